@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from imagenet_repro.config.augment import Augment
+from imagenet_repro.config.contrastive import Captions, ClassNames, ImageTower, PairsLoss, SoftmaxPairs, ZeroShot
 from imagenet_repro.config.data import CenterCrop, Crop, Data, InceptionCrop, SquashCrop
 from imagenet_repro.config.features import Channel, Sample, Svm
 from imagenet_repro.config.fields import amount, bounded, label
@@ -79,6 +80,26 @@ class Config:
 
 
 @dataclasses.dataclass(frozen=True)
+class ContrastiveConfig(Config):
+    """One run of an image tower and a text tower that train on pairs; `data` is what it is evaluated on, zero-shot.
+
+    Keys of a network's run that pairs cannot have are refused (training/systems/contrastive.py).
+    """
+
+    model: Model = Model(name="ours_tiny_clip")  # of the networks with two towers
+    loss: PairsLoss = SoftmaxPairs()  # pyright: ignore[reportIncompatibleVariableOverride]
+    captions: Captions = ClassNames()
+    tokenizer: str = ""  # "bytes", or the vocabulary of the network's tokenizer; empty: a network of bytes needs none
+    image: ImageTower = ImageTower()
+    zeroshot: ZeroShot = ZeroShot()
+
+    @property
+    def initial_weights(self) -> str:
+        """The file or run that both towers, or the image tower, start from; empty where it is random values."""
+        return self.model.weights or self.image.weights
+
+
+@dataclasses.dataclass(frozen=True)
 class FeatureConfig:
     """One run of a system of hand-made features; keys that both have, such as `data`, mean the same as in `Config`.
 
@@ -126,8 +147,11 @@ ConfigT = TypeVar("ConfigT", bound=Config | FeatureConfig | FrozenConfig)
 def choose_schema(settings: Mapping[str, Any]) -> type[AnyConfig]:
     """Return the dataclass for a run's nested settings.
 
-    It is `FeatureConfig` if they have `channels`, `FrozenConfig` if they have `classifier`, and else `Config`.
+    It is `FeatureConfig` if they have `channels`, `FrozenConfig` if they have `classifier`, `ContrastiveConfig` if
+    they have `captions`, and else `Config`.
     """
+    if "captions" in settings:
+        return ContrastiveConfig
     if "classifier" in settings:
         return FrozenConfig
     return FeatureConfig if "channels" in settings else Config

@@ -5,9 +5,10 @@ from typing import Literal, TypedDict
 import numpy as np
 from jaxtyping import Float32, Int32, Shaped, UInt8
 
-Key = Literal["image", "label", "epoch", "index", "weight", "replaced", "id", "size"]
+Key = Literal["image", "label", "epoch", "index", "weight", "replaced", "id", "size", "tokens"]
 # The arrays of a batch that go to the device.
 TRAINING_KEYS: tuple[Key, ...] = ("image", "label", "epoch", "index")
+PAIR_KEYS: tuple[Key, ...] = ("image", "tokens", "epoch", "index")
 SCORING_KEYS: tuple[Key, ...] = ("image", "label", "weight")
 
 
@@ -22,10 +23,11 @@ class Batch(TypedDict):
     replaced: Int32[np.ndarray, " b"]  # index of the record that could not be decoded, else -1
     id: Shaped[np.ndarray, " b"]  # in evaluation the data set's ids as str; "" in training and for padding
     size: Int32[np.ndarray, "b 2"]  # height and width of the stored image; 0 for padding or where it is not decoded
+    tokens: Int32[np.ndarray, "b l"]  # of a caption (data/captions.py); l is 0 where images have none
 
 
-def padding(count: int, image_shape: tuple[int, ...]) -> Batch:
-    """Return `count` elements of padding: black images of weight 0 with label 0 and index -1."""
+def padding(count: int, image_shape: tuple[int, ...], n_tokens: int = 0) -> Batch:
+    """Return `count` elements of padding: black images of weight 0 with label 0, index -1 and tokens 0."""
     return Batch(
         image=np.zeros((count, *image_shape), np.uint8),
         label=np.zeros(count, np.int32),
@@ -35,4 +37,5 @@ def padding(count: int, image_shape: tuple[int, ...]) -> Batch:
         replaced=np.full(count, -1, np.int32),
         id=np.full(count, "", np.str_),
         size=np.zeros((count, 2), np.int32),
+        tokens=np.zeros((count, n_tokens), np.int32),
     )

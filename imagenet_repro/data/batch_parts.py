@@ -8,11 +8,13 @@ import numpy as np
 from imagenet_repro.data import batch, crops, order
 from imagenet_repro.data.bad_records import too_many_error
 from imagenet_repro.data.batch import Batch
+from imagenet_repro.data.captions import Captioner
 from imagenet_repro.data.crops import CropSpec
 from imagenet_repro.data.decode import DecodeError, decode
 from imagenet_repro.data.sources import Record, Split
 
 _MAX_PART = 8  # images
+_CAPTIONS = 1 << 63  # in the key of a caption's draw; a seed leaves this bit free
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,7 @@ class BatchParts:
     seed: int | None = None  # None: evaluation
     start_step: int = 0
     num_steps: int = 0
+    captioner: Captioner | None = None  # of the training images; None: they have no captions
 
     @property
     def part_size(self) -> int:
@@ -51,7 +54,8 @@ class BatchParts:
 
     def __getitem__(self, index: int) -> Batch:
         first = self._first_position(index)
-        part = batch.padding(self.part_size, crops.output_shape(self.crop, self.image_size))
+        n_tokens = self.captioner.length if self.captioner else 0
+        part = batch.padding(self.part_size, crops.output_shape(self.crop, self.image_size), n_tokens)
         if self.seed is None:
             return self._read_evaluation_images(part, first)
         for row in range(self.part_size):
@@ -103,8 +107,10 @@ class BatchParts:
         except DecodeError:
             return False
         part["size"][row] = image.shape[:2]
-        rng = _generator.keyed((self.seed or 0) << 32 | epoch, index)
-        part["image"][row] = crops.crop(image, self.crop, self.image_size, rng)
+        key = (self.seed or 0) << 32 | epoch
+        part["image"][row] = crops.crop(image, self.crop, self.image_size, _generator.keyed(key, index))
+        if self.captioner:
+            part["tokens"][row] = self.captioner.tokens(record, _generator.keyed(_CAPTIONS | key, index))
         part["weight"][row] = 1
         return True
 

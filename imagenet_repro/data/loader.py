@@ -19,6 +19,7 @@ from imagenet_repro.data import closing, crops, workers
 from imagenet_repro.data.bad_records import max_bad_records
 from imagenet_repro.data.batch import Batch
 from imagenet_repro.data.batch_parts import BatchParts
+from imagenet_repro.data.captions import Captioner
 from imagenet_repro.data.crops import CropSpec
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
@@ -43,6 +44,7 @@ def train_batches(
     num_steps: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
+    captioner: Captioner | None = None,
 ) -> Iterator[Batch]:
     """Return this process's share of the batches from `start_step` on, shuffled anew in each epoch.
 
@@ -59,6 +61,7 @@ def train_batches(
         num_steps: number of batches; None: without end.
         process_index: number of this process among those that train together.
         process_count: number of processes that train together.
+        captioner: of the images; None: they have no captions.
 
     Raises:
         UserError: the batch size is not a multiple of the number of processes or less than two repeated images,
@@ -72,7 +75,8 @@ def train_batches(
     process = process_index, process_count
     parts = _batch_parts(split, data, crop, data.image_size, batch_size=batch_size, process=process)
     steps = _ENDLESS if num_steps is None else num_steps
-    return _read(dataclasses.replace(parts, repeats=data.repeats, seed=seed, start_step=start_step, num_steps=steps))
+    parts = dataclasses.replace(parts, repeats=data.repeats, seed=seed, start_step=start_step, num_steps=steps)
+    return _read(dataclasses.replace(parts, captioner=captioner))
 
 
 def eval_batches(

@@ -38,6 +38,7 @@ class Record(NamedTuple):
     image: bytes  # encoded
     label: int
     id: str  # the data set's own id, else "<split>/<index in the complete split>"
+    captions: tuple[str, ...] = ()  # where they are read (data/pairs.py)
 
 
 @runtime_checkable
@@ -57,9 +58,10 @@ class StoredRecords:
     Args:
         directory: the directory of the data set's version.
         split: in tfds' syntax.
+        captions: the feature of the captions; empty: none are read. With captions, images need no label.
     """
 
-    def __init__(self, directory: str, split: str):
+    def __init__(self, directory: str, split: str, captions: str = ""):
         import tensorflow_datasets as tfds
         from tensorflow_datasets.proto import tf_example_pb2
 
@@ -67,9 +69,10 @@ class StoredRecords:
         self.split = split
         builder = tfds.builder_from_directory(directory)
         _choose_array_record(builder)
-        self._image_key, self._label_key = _image_and_label(builder)
+        self._captions_key = captions
+        self._image_key, self._label_key = (_image(builder), "") if captions else _image_and_label(builder)
         self._id_key = next((key for key in _ID_FEATURES if key in _features(builder)), None)
-        self._num_classes = _features(builder)[self._label_key].num_classes
+        self._num_classes = _features(builder)[self._label_key].num_classes if self._label_key else 0
         self._starts, self._origins = _origins(builder, split)
         self._files = [os.fspath(part.filename) for part in builder.info.splits[split].file_instructions]
         self._skipped = [part.skip for part in builder.info.splits[split].file_instructions]
@@ -94,6 +97,9 @@ class StoredRecords:
         """
         features = self._features(index)
         image = features[self._image_key].bytes_list.value[0]
+        if self._captions_key:
+            captions = tuple(text.decode("utf-8", "replace") for text in features[self._captions_key].bytes_list.value)
+            return Record(image, -1, self._id(index, features), captions)
         label = features[self._label_key].int64_list.value[0]
         if not -1 <= label < self._num_classes:  # -1: without a label, as in some test splits
             raise UserError(
@@ -156,7 +162,7 @@ class StoredRecords:
         return f"{split}/{first + index - self._starts[part]}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoredRecords, (self.directory, self.split)
+        return StoredRecords, (self.directory, self.split, self._captions_key)
 
 
 @dataclass(frozen=True)
@@ -258,18 +264,17 @@ def open_split(data: Data, split: str, *, may_repeat: bool = False) -> Split:
         UserError: the data set is unknown, not prepared, prepared as TFRecord or not one of labelled images; the
             split is unknown or empty, or holds an image twice; or a file is missing or damaged.
     """
-    builder = _find_readable(data, split)
+    builder = find_readable(data, split)
     if not may_repeat:
         _require_distinct(builder, split)
     _, label_key = _image_and_label(builder)
-    config = f"/{builder.builder_config.name}" if builder.builder_config else ""
     label = _features(builder)[label_key]
     return Split(
-        name=builder.name + config,
+        name=full_name(builder),
         split=split,
         version=str(builder.version),
         class_names=tuple(label.names or map(str, range(label.num_classes))),
-        num_examples=_split_info(builder, split).num_examples,
+        num_examples=split_info(builder, split).num_examples,
         records=StoredRecords(os.fspath(builder.data_dir), split),
     )
 
@@ -288,7 +293,7 @@ def integers(data: Data, split: str, keys: Sequence[str]) -> dict[str, dict[str,
     Raises:
         UserError: as `open_split`, or the data set lacks a feature.
     """
-    builder = _find_readable(data, split)
+    builder = find_readable(data, split)
     missing = [key for key in keys if key not in _features(builder)]
     if missing:
         raise UserError(f"data set {data.name!r} has no {', '.join(missing)}: it is not tfds' data set of that name")
@@ -328,7 +333,7 @@ def overlap(data: Data, one: str, other: str) -> bool:
     """Return whether two splits of the data set share an image; raises as `open_split`."""
     builder = _find(data.name, data_directory(data.data_dir))
     for split in (one, other):
-        _split_info(builder, split)
+        split_info(builder, split)
     return any(_shared(a, b) for a in _ranges(builder, one) for b in _ranges(builder, other))
 
 
@@ -371,15 +376,29 @@ def _require_distinct(builder: "tfds.core.DatasetBuilder", split: str) -> None:
             )
 
 
-def _find_readable(data: Data, split: str) -> "tfds.core.DatasetBuilder":
-    """Return the reader of a prepared data set after checking its form, the split and the split's files."""
+def find_readable(data: Data, split: str, *, has_labels: bool = True) -> "tfds.core.DatasetBuilder":
+    """Return the reader of a prepared data set after checking its form, the split and the split's files.
+
+    Args:
+        data: data_dir and name are used.
+        split: in tfds' syntax.
+        has_labels: whether its images need labels.
+
+    Raises:
+        UserError: as `open_split`.
+    """
     builder = _find(data.name, data_directory(data.data_dir))
     _require_random_access(builder, data.name)
     _choose_array_record(builder)
-    _, label_key = _image_and_label(builder)
-    integrity.check_class_names(builder, label_key)
-    integrity.check_files(builder, _split_info(builder, split))
+    if has_labels:
+        integrity.check_class_names(builder, _image_and_label(builder)[1])
+    integrity.check_files(builder, split_info(builder, split))
     return builder
+
+
+def full_name(builder: "tfds.core.DatasetBuilder") -> str:
+    """Return the name of a data set with its configuration, such as "imagenet_v2/matched-frequency"."""
+    return builder.name + (f"/{builder.builder_config.name}" if builder.builder_config else "")
 
 
 def _find(name: str, directory: Path) -> "tfds.core.DatasetBuilder":
@@ -438,6 +457,16 @@ def _root(builder: "tfds.core.DatasetBuilder") -> Path:
     return Path(os.fspath(builder.data_dir)).parents[2 if builder.builder_config else 1]
 
 
+def _image(builder: "tfds.core.DatasetBuilder") -> str:
+    """Return the name of the first image of a data set."""
+    import tensorflow_datasets as tfds
+
+    for key, feature in _features(builder).items():
+        if isinstance(feature, tfds.features.Image):
+            return key
+    raise UserError(f"data set {builder.name!r} has no images: its features are {', '.join(_features(builder))}")
+
+
 def _image_and_label(builder: "tfds.core.DatasetBuilder") -> tuple[str, str]:
     """Return the names of the image feature and the label feature of an image-classification data set.
 
@@ -463,7 +492,7 @@ def _features(builder: "tfds.core.DatasetBuilder") -> dict[str, Any]:
     return dict(features.items())
 
 
-def _split_info(builder: "tfds.core.DatasetBuilder", split: str) -> Any:
+def split_info(builder: "tfds.core.DatasetBuilder", split: str) -> Any:
     """Return tfds' description of a split or a sub-split."""
     splits = builder.info.splits
     try:

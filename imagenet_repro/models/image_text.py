@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.models.nn.initialisers import DrawnRngs, Draws, constant, parameter
 from imagenet_repro.models.nn.layers import ACTIVATIONS
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.options import check_options
 from imagenet_repro.models.registry import widen_parameters
@@ -118,7 +119,7 @@ class ImageTextNetwork(nnx.Module):
     """An image tower and a text tower, with the scale and the bias of the logits of pairs.
 
     Attributes:
-      image: the image tower, a `VisionTransformer` whose output is the features.
+      image: the image tower, whose output is the features; a `VisionTransformer` in every published network.
       text: the text tower.
       logit_scale: the logarithm of the scale (the inverse temperature), a scalar.
       logit_bias: the bias of the logits, a scalar; None for CLIP.
@@ -128,7 +129,7 @@ class ImageTextNetwork(nnx.Module):
     preprocessing: Preprocessing | None = None  # of the file of weights that was loaded last, where it states one
     class_names: tuple[str, ...] = ()  # empty: this network has no classes
 
-    def __init__(self, image: VisionTransformer, text: TextTower, *, scale: float, bias: float | None, rngs: nnx.Rngs):
+    def __init__(self, image: Network, text: TextTower, *, scale: float, bias: float | None, rngs: nnx.Rngs):
         self.image, self.text = image, text
         self.logit_scale = parameter(rngs, constant(math.log(scale)), ())
         self.logit_bias = None if bias is None else parameter(rngs, constant(bias), ())

@@ -7,12 +7,12 @@ from typing import Any
 from flax import nnx
 
 from imagenet_repro.models import registry
-from imagenet_repro.models.nn.network import Network, tensor_name
+from imagenet_repro.models.nn.network import tensor_name
 from imagenet_repro.models.spec import Origin
 
 
-def shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every parameter by its name in the published weights."""
+def shapes(network: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter of a network or a part of one by its name in the published weights."""
     state = nnx.to_flat_state(nnx.state(network, nnx.Param))
     return {tensor_name(path): tuple(variable.get_raw_value().shape) for path, variable in state}
 

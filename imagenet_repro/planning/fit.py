@@ -17,7 +17,7 @@ from imagenet_repro.planning.show import format_bytes
 from imagenet_repro.training.fitting import FittedStep
 from imagenet_repro.training.parallel import Pmap, Spread
 from imagenet_repro.training.state import TrainState
-from imagenet_repro.training.step import TrainStep
+from imagenet_repro.training.step import NetworkStep
 from imagenet_repro.training.step_memory import StepMemory, argument_sizes, measure
 
 READ_BATCHES = 2  # being put together by the loader, in the host's memory
@@ -50,9 +50,9 @@ class StepMeter:
       policy: the rematerialisation with which the step is compiled.
     """
 
-    def __init__(self, spread: Spread, step: TrainStep, state: TrainState, batch: dict[str, Any], policy: str):
+    def __init__(self, spread: Spread, step: NetworkStep, state: TrainState, batch: dict[str, Any], policy: str):
         self._spread, self._state, self._batch = spread, state, batch
-        self._step = dataclasses.replace(step, network=step.network.with_remat(policy))
+        self._step = step.replace(network=step.network.with_remat(policy))
         self._on_host = spread.mesh.devices.flat[0].platform == "cpu"
 
     @property
@@ -80,9 +80,7 @@ class StepMeter:
         config = dataclasses.replace(self.config, batch_size=candidate.batch_size, accumulate=candidate.accumulate)
         batch: dict[str, Any] = self._shapes(candidate.batch_size)
         try:
-            compiled = self._spread.compile_training(
-                dataclasses.replace(self._step, config=config), self._state, batch
-            )
+            compiled = self._spread.compile_training(self._step.replace(config=config), self._state, batch)
         except UserError:  # such as pairs to mix among an odd number of images
             return None
         except jax.errors.JaxRuntimeError as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from imagenet_repro.config import AnyConfig, Config
+from imagenet_repro.config import AnyConfig, Config, ContrastiveConfig
 from imagenet_repro.errors import UserError
 from imagenet_repro.planning import hlo
 from imagenet_repro.planning.collectives import find_collectives, summarise
@@ -192,10 +192,12 @@ def require_network(config: AnyConfig) -> Config:
     """Return `config` if its training step can be planned.
 
     Raises:
-      UserError: it describes a system of hand-made features, or computes in float64.
+      UserError: it describes a system of hand-made features or two towers, or computes in float64.
     """
     if not isinstance(config, Config):
         raise UserError(f"{config.system_name} is a system of hand-made features; only networks can be planned")
+    if isinstance(config, ContrastiveConfig):
+        raise UserError(f"{config.system_name} has two towers; only networks with one can be planned")
     if config.precision == "float64":
         raise UserError("config.precision=float64 is for the CPU; plan with bfloat16 or float32")
     return config

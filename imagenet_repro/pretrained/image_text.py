@@ -16,7 +16,7 @@ import numpy as np
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import image_text
 from imagenet_repro.models.image_text import ImageTextNetwork, TwoTowers
-from imagenet_repro.models.vit import resize_positions
+from imagenet_repro.models.vit import VisionTransformer, resize_positions
 from imagenet_repro.pretrained import preprocessing, tensors
 from imagenet_repro.pretrained.files import Weights
 from imagenet_repro.pretrained.loading import Report, check_finite, with_axes
@@ -158,6 +158,7 @@ def _fit_positions(network: ImageTextNetwork, arrays: dict[str, np.ndarray]) -> 
     array, tower = arrays.get(_POSITIONS), network.image
     if (
         array is None
+        or not isinstance(tower, VisionTransformer)
         or array.ndim != 3
         or array.shape == (1, tower.positioned + math.prod(tower.grid), array.shape[-1])
     ):

@@ -21,8 +21,7 @@ import jax
 
 from imagenet_repro.config import AnyConfig, Config, FrozenConfig, TrainedConfig, resolve_config
 from imagenet_repro.config.amount import Amount
-from imagenet_repro.data import loader, sources
-from imagenet_repro.data.batch import TRAINING_KEYS
+from imagenet_repro.data import loader, pairs, sources
 from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference.evaluator import Evaluator
@@ -31,7 +30,6 @@ from imagenet_repro.training import cpu_precision, devices, fitting, memory, sys
 from imagenet_repro.training.budget import Meter
 from imagenet_repro.training.parallel import NO_RATE
 from imagenet_repro.training.state import TrainState
-from imagenet_repro.training.systems.network import with_image_size
 from imagenet_repro.training.systems.system import PreparationCost
 
 OWN_STATE, START_FIELD = Path("/proc/self/stat"), 19  # starttime, after the name of the program: proc_pid_stat(5)
@@ -140,11 +138,11 @@ def estimate_cost(config: AnyConfig, say: Callable[[str], None] = lambda stage: 
         raise UserError("a classifier on frozen features takes no training steps, of which a few could be measured")
     say(f"reading the data set {config.data.name}")
     devices.start()
-    splits = sources.open_splits(config.data)
+    splits = pairs.open_splits(config)
     if isinstance(config, Config):
-        config = with_image_size(dataclasses.replace(config, precision=cpu_precision.choose(config.precision)))
+        config = systems.with_image_size(dataclasses.replace(config, precision=cpu_precision.choose(config.precision)))
     say(f"building {config.system_name}")
-    system = systems.create_system(config, splits.train.num_classes)
+    system = systems.create_system(config, splits.train.class_names)
     began = time.perf_counter()
     preparation = system.measure_preparation(splits.train.num_examples)
     not_of_a_run = time.perf_counter() - began
@@ -244,7 +242,12 @@ class _NetworkProbe:
         fit.require_fit(meter, fitted, free, stage)
         evaluator = Evaluator(self._config, self._system.score, spread, self._splits.evaluated, lambda line: None)
         evaluation_fit.require_evaluation_fit(
-            evaluator, self._config, state, fitted.memory, free=memory.free(), stage=stage
+            evaluator,
+            self._config,
+            self._system.scoring_state(state),
+            fitted.memory,
+            free=memory.free(),
+            stage=stage,
         )
         return fitted, evaluator, seconds, free
 
@@ -256,10 +259,16 @@ class _NetworkProbe:
         began = time.perf_counter()
         config, spread = self._config, self._system.spread
         batches = loader.train_batches(
-            self._splits.train, config.data, config.train_crop, batch_size=config.batch_size, seed=config.seed
+            self._splits.train,
+            config.data,
+            config.train_crop,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            captioner=self._system.captioner(self._splits.train),
         )
+        keys = self._system.device_keys
         on_device: Any = prefetch_to_device(
-            batches, lambda batch: spread.put_batch({name: batch[name] for name in TRAINING_KEYS})
+            batches, lambda batch: spread.put_batch({name: batch[name] for name in keys})
         )
         with contextlib.closing(on_device):
             _, first = next(on_device)
@@ -281,6 +290,7 @@ class _NetworkProbe:
         Where that one takes `LONGEST_STEP` or more, it is the answer.
         """
         split = self._splits.evaluated
+        state = self._system.scoring_state(state)
         for batches in (1, EVALUATED_BATCHES):
             part = split.subset(range(min(split.num_examples, batches * evaluator.batch_size)))
             on_part = evaluator.on(part, self._config.data, lambda images: None)

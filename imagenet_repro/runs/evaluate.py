@@ -72,7 +72,7 @@ def evaluate(
     say_what_changed(evaluation_set)
     if set_name or "name" in data or evaluation_set.parts[0].split.class_names != classes:
         evaluation_set = evaluation_sets.align_classes(evaluation_set, classes, f"the run in {run.path}", say_once)
-    system = systems.create_system(run.as_computed(config), len(classes))
+    system = systems.create_system(run.as_computed(config), classes)
     restored = restore(run, system, system.initial_state(), which)
 
     selected = {} if set_name else describe_selection(run, which, restored.step, config.data)
@@ -83,7 +83,7 @@ def evaluate(
     results = score_by_protocols(
         create_evaluators(parts, system, evaluation_set),
         evaluation_set,
-        system.spread.put_state(restored.state),
+        system.scoring_state(system.spread.put_state(restored.state)),
         source={"step": restored.step} | ({"selection": selected} if selected else {}),
         path_of=output_paths(evaluation_set, out) or path_in_workdir,
         title=f"step {restored.step:,}",

@@ -11,7 +11,7 @@ from imagenet_repro.config import AnyConfig, Config
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import loader
 from imagenet_repro.data.bad_records import BadRecords
-from imagenet_repro.data.batch import TRAINING_KEYS, Batch
+from imagenet_repro.data.batch import Batch
 from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.inference.evaluator import Evaluator
@@ -55,16 +55,20 @@ class NetworkRun(Run[Config, NetworkSystem]):
     def __init__(self, config: Config, workdir: Workdir, splits: Splits):
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
         spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")  # before anything large is built
-        source = "" if workdir.has_checkpoints else config.model.weights
-        weights = initial_weights.read_source(source) if source else ""
-        computed = _as_computed(config, workdir)
-        classes = splits.train.class_names
-        system = NetworkSystem.create(computed, len(classes), weights, class_names=classes)
-        self.system = teachers.attach(system, classes)
-        if self.system.teacher:
-            teachers.check_unchanged(self.system.teacher, workdir, is_new=not workdir.has_checkpoints)
+        self.system = self._create_system(_as_computed(config, workdir), workdir, splits)
         self.stages = [self.system.at_stage(stage) for stage in range(config.progressive.stages)]
         super().__init__(config, workdir, splits)
+
+    def _create_system(self, config: Config, workdir: Workdir, splits: Splits) -> NetworkSystem:
+        """Return the system, with its initial weights where the run is new, and its teacher."""
+        source = "" if workdir.has_checkpoints else config.model.weights
+        weights = initial_weights.read_source(source) if source else ""
+        classes = splits.train.class_names
+        system = NetworkSystem.create(config, len(classes), weights, class_names=classes)
+        system = teachers.attach(system, classes)
+        if system.teacher:
+            teachers.check_unchanged(system.teacher, workdir, is_new=not workdir.has_checkpoints)
+        return system
 
     def _job(self) -> loop.TrainingJob:
         """Restore or create the state, compile the steps, and print a summary of the run."""
@@ -154,8 +158,9 @@ class NetworkRun(Run[Config, NetworkSystem]):
                 if end is None or start_step < end
             ]
         )
+        keys = self.system.device_keys
         return prefetch_to_device(
-            batches, lambda batch: self.system.spread.put_batch({name: batch[name] for name in TRAINING_KEYS})
+            batches, lambda batch: self.system.spread.put_batch({name: batch[name] for name in keys})
         )
 
     def _stage_batches(self, config: Config, start_step: int, end: int | None) -> Iterator[Batch]:
@@ -169,6 +174,7 @@ class NetworkRun(Run[Config, NetworkSystem]):
             num_steps=None if end is None else end - start_step,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            captioner=self.system.captioner(self.train_split),
         )
 
     def _compile(
@@ -185,7 +191,7 @@ class NetworkRun(Run[Config, NetworkSystem]):
         evaluation_fit.require_evaluation_fit(
             self.evaluator,
             self.config,
-            train_state,
+            self.system.scoring_state(train_state),
             compiled[-1].memory,
             free=memory.free(),
             stage=run_log.stage,

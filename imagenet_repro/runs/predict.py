@@ -123,10 +123,10 @@ def predict(
     run = Workdir(workdir)
     config = _configured(run.config(), data or {}, len(found.paths))
     classes = trained_classes(run)
-    system = systems.create_system(run.as_computed(config), len(classes))
+    system = systems.create_system(run.as_computed(config), classes)
     restored = restore(run, system, system.initial_state(), which)
     title = f"step {restored.step:,} of the run in {run.path}"
-    predictor = Predictor(system, system.spread.put_state(restored.state), classes, title)
+    predictor = Predictor(system, system.scoring_state(system.spread.put_state(restored.state)), classes, title)
     return _predict(predictor, found, Outputs(top, csv, page))
 
 

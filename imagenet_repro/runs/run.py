@@ -84,6 +84,7 @@ class Run(abc.ABC, Generic[TrainedT, SystemT]):
 
     def _evaluate(self, train_state: TrainState, last: bool) -> dict[str, Any]:
         """Return a row of the log; keep the predictions of the last evaluation."""
+        train_state = self.system.scoring_state(train_state)
         if not last or self.config.data.test_split:
             return self.evaluator.rates(train_state)
         began = time.perf_counter()
@@ -96,7 +97,7 @@ class Run(abc.ABC, Generic[TrainedT, SystemT]):
         source |= self.workdir.weights()
         if precision := self.workdir.precision():
             source["precision"] = precision
-        rates, stored = self.predicted or self._scorer().predict(outcome.state, {})
+        rates, stored = self.predicted or self._scorer().predict(self.system.scoring_state(outcome.state), {})
         if jax.process_index() != 0:
             return
         # Before anything is saved: if that fails, the scores are on the screen.

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 
 from imagenet_repro.config import AnyConfig, Config, FeatureConfig, FrozenConfig, config_to_dict, resolve_config
-from imagenet_repro.data import sources
+from imagenet_repro.data import pairs
 from imagenet_repro.data.prepare import fingerprint
 from imagenet_repro.data.sources import Split, Splits
 from imagenet_repro.errors import UserError
 from imagenet_repro.report import energy, result_table
 from imagenet_repro.report.plots import curves
 from imagenet_repro.runs import initial_weights
+from imagenet_repro.runs.contrastive_run import ContrastiveRun
 from imagenet_repro.runs.feature_run import FeatureRun
 from imagenet_repro.runs.frozen_run import FrozenRun
 from imagenet_repro.runs.network_run import NetworkRun
@@ -24,10 +25,10 @@ from imagenet_repro.scoring import class_names, terminal
 from imagenet_repro.storage import files, provenance, user
 from imagenet_repro.storage.workdir import CONFIG, RESULT, Workdir
 from imagenet_repro.training import cpu_precision, devices, extension, hosts, log, peers, systems, trackers
-from imagenet_repro.training.systems import network
 
 RUNS: dict[type, Callable[[Any, Workdir, Splits], Run | FrozenRun]] = {
     systems.NetworkSystem: NetworkRun,
+    systems.ContrastiveSystem: ContrastiveRun,
     systems.FeatureSystem: FeatureRun,
     systems.FrozenSystem: FrozenRun,
 }
@@ -71,7 +72,7 @@ def _train(config: AnyConfig, directory: Workdir, *, extend: bool) -> TrainingRe
     config = _with_image_size(config, directory)
     with terminal.show_stages(hosts.console(), announce=True) as begin:
         begin(f"reading the data set {config.data.name}")
-        splits = sources.open_splits(config.data)
+        splits = pairs.open_splits(config)
         config = _with_recorded_name(config, directory)
         before = _open(config, directory, splits.train, extend=extend) if jax.process_index() == 0 else None
         before = hosts.from_first(before and config_to_dict(before))
@@ -161,8 +162,8 @@ def _with_image_size(config: AnyConfig, workdir: Workdir) -> AnyConfig:
     if not isinstance(config, Config):
         return config
     recorded = workdir.config() if jax.process_index() == 0 and workdir.is_started and workdir.has_config else None
-    is_older = isinstance(recorded, Config) and "image_size" not in recorded.model.options
-    return config if hosts.from_first(is_older) else network.with_image_size(config)
+    is_older = type(recorded) is Config and "image_size" not in recorded.model.options
+    return config if hosts.from_first(is_older) else systems.with_image_size(config)
 
 
 def _weights(config: AnyConfig, workdir: Workdir) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from imagenet_repro.config import AnyConfig, Config, FrozenConfig
+from imagenet_repro.config import AnyConfig, Config, ContrastiveConfig, FrozenConfig
 from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import fingerprint
@@ -159,6 +159,8 @@ def _check_sources(configs: Mapping[str, AnyConfig]) -> None:
     checked = set()
     for name, config in configs.items():
         if not config.initial_weights or not isinstance(config, Config | FrozenConfig):
+            continue
+        if isinstance(config, ContrastiveConfig):  # which of two towers they are for is checked by the run
             continue
         key = (config.initial_weights, config.model.name, str(config.model.options))
         if key not in checked:

@@ -83,12 +83,12 @@ def _unfit_target(
     return f"{TARGETS}: '{name}' is the head, which is trained whole; name matrices below it"
 
 
-def frozen_names(train: Train, network: Network, names: Collection[str]) -> frozenset[str]:
+def frozen_names(train: Train, network: nnx.Module, names: Collection[str]) -> frozenset[str]:
     """Return the names of the parameters that no step changes.
 
     Args:
       train: the section `train`.
-      network: the network, with its adapters.
+      network: the network, with its adapters; only a `Network` has a head for `all_but_head`.
       names: of all of its parameters.
 
     Raises:
@@ -110,8 +110,8 @@ def frozen_names(train: Train, network: Network, names: Collection[str]) -> froz
     return frozenset(frozen)
 
 
-def _matching(pattern: str, names: Collection[str], network: Network) -> set[str]:
-    if pattern == ALL_BUT_HEAD:
+def _matching(pattern: str, names: Collection[str], network: nnx.Module) -> set[str]:
+    if pattern == ALL_BUT_HEAD and isinstance(network, Network):
         return set(names) - head_names(network.known_origin)
     matching = {name for name in names if any(fnmatch.fnmatchcase(part, pattern) for part in prefixes(name))}
     if not matching:

@@ -18,7 +18,7 @@ from imagenet_repro.models.nn.stack import POLICIES
 from imagenet_repro.training import hosts, step_memory
 from imagenet_repro.training.parallel import Spread
 from imagenet_repro.training.state import TrainState
-from imagenet_repro.training.step import TrainStep
+from imagenet_repro.training.step import NetworkStep
 from imagenet_repro.training.step_memory import StepMemory
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}  # of XLA's messages
@@ -100,7 +100,7 @@ RECOMPUTED = {
 
 
 def compile_training(
-    spread: Spread, step: TrainStep, state: TrainState, batch: dict[str, jax.Array], limit: int | None
+    spread: Spread, step: NetworkStep, state: TrainState, batch: dict[str, jax.Array], limit: int | None
 ) -> FittedStep:
     """Compile a step with the cheapest rematerialisation that fits.
 
@@ -119,7 +119,7 @@ def compile_training(
     def attempt(policy: str) -> Attempt:
         network = step.network.with_remat(policy)
         try:
-            compiled = spread.compile_training(dataclasses.replace(step, network=network), state, batch)
+            compiled = spread.compile_training(step.replace(network=network), state, batch)
         except jax.errors.JaxRuntimeError as error:
             needed = memory_in(str(error))
             if needed is None:
@@ -134,7 +134,7 @@ def compile_training(
     return FittedStep(tuple(attempts))
 
 
-def policies(step: TrainStep) -> Sequence[str]:
+def policies(step: NetworkStep) -> Sequence[str]:
     """Return the policies that a step may be compiled with, cheapest first."""
     return POLICIES if step.network.chooses_remat else POLICIES[:1]
 
@@ -165,13 +165,13 @@ def memory_in(message: str) -> tuple[float, float] | None:
     return (0.0, 0.0) if "RESOURCE_EXHAUSTED" in message else None
 
 
-def _refusal(attempts: Sequence[Attempt], step: TrainStep) -> str:
+def _refusal(attempts: Sequence[Attempt], step: NetworkStep) -> str:
     last = attempts[-1]
-    accumulate = step.config.accumulate
+    accumulate = f", config.accumulate={2 * step.config.accumulate} (the same batch in smaller parts),"
     return (
         f"config.batch_size: the step of {step.config.batch_size} images needs {gigabytes(last.bytes)} on a device"
-        f" that has {gigabytes(last.limit)}. A smaller batch, config.accumulate={2 * accumulate} (the same batch in"
-        " smaller parts), or config.parallel=fsdp (the state in shards) needs less"
+        f" that has {gigabytes(last.limit)}. A smaller batch{accumulate if step.has_parts else ''} or"
+        " config.parallel=fsdp (the state in shards) needs less"
     )
 
 

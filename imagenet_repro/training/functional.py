@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from imagenet_repro.models import wrong_size
+from imagenet_repro.models.image_text import Similarity
 from imagenet_repro.models.nn.layers import BatchNorm, Conv, Linear
 from imagenet_repro.models.nn.network import WithAuxiliary, tensor_name
 from imagenet_repro.models.nn.shards import Shard
@@ -106,15 +107,33 @@ class FunctionalNetwork:
         `key` drives dropout and other random layers. A network with auxiliary heads also returns their logits and the
         weight of their losses.
         """
-        model = nnx.merge(
+        model = self._training_model(params, stats, key)
+        with wrong_size.explained(self._origin, images.shape):
+            output = model(images)
+        return output, flat(nnx.state(model, nnx.BatchStat))
+
+    def train_pairs(
+        self,
+        params: Tensors,
+        stats: Tensors,
+        key: PRNGKeyArray,
+        images: Float[Array, "b h w 3"],
+        tokens: Int[Array, "b l"],
+    ) -> tuple[Similarity, Tensors]:
+        """Return what a contrastive loss needs of images and texts, and the updated running statistics.
+
+        The module is an `ImageTextNetwork`, in training mode; the other arguments are those of `train`.
+        """
+        model = self._training_model(params, stats, key)
+        return model(images, tokens), flat(nnx.state(model, nnx.BatchStat))
+
+    def _training_model(self, params: Tensors, stats: Tensors, key: PRNGKeyArray) -> Any:
+        return nnx.merge(
             self._train_def,
             nest(self._params_shape, self._prepare(params)),
             nest(self._stats_shape, stats),
             reseed(self._rngs, key),
         )
-        with wrong_size.explained(self._origin, images.shape):
-            output = model(images)
-        return output, flat(nnx.state(model, nnx.BatchStat))
 
     def evaluate(self, params: Tensors, stats: Tensors, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Return the logits in evaluation mode, float32."""

@@ -366,6 +366,8 @@ class _Window:
         }
         if "objective" in self._values[-1]:
             row["objective"] = float(np.mean([v["objective"] for v in self._values]))
+        if "scale" in self._values[-1]:
+            row["scale"] = self._values[-1]["scale"]
         return row
 
 

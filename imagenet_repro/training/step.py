@@ -3,10 +3,11 @@
 The steps reduce over the axis "data".
 """
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -89,8 +90,102 @@ class DeviceStep(Protocol):
         ...
 
 
+class NetworkStep(abc.ABC):
+    """The half of a step that every network's has: the update of what is trained.
+
+    Attributes:
+      network: the network to train.
+      config: the run's configuration.
+      optimizer: as returned by `optimizer.create`.
+      frozen: names of parameters and statistics that no step changes; their gradients are not computed.
+      has_parts: whether a batch can be computed in parts, one after the other (`config.accumulate`).
+    """
+
+    has_parts: ClassVar[bool] = True
+    network: FunctionalNetwork
+    config: Config
+    optimizer: optax.GradientTransformationExtraArgs
+    frozen: frozenset[str]
+
+    def __call__(
+        self, state: TrainState, batch: Batch, learning_rate: ArrayLike
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """Take one device's step; every device leaves it with the same state.
+
+        Args:
+          state: the same on every device.
+          batch: this device's share.
+          learning_rate: float32 [], the rate of this step.
+
+        Returns:
+          The next state, and measures over the whole batch: those of `gradients`, `gradient_norm` and `learning_rate`.
+        """
+        gradients, stats, measures = self.gradients(state, batch)
+        return self.update(state, gradients, stats, measures, learning_rate)
+
+    @abc.abstractmethod
+    def gradients(
+        self, state: TrainState, batch: Batch, layout: ParameterLayout = REPLICATED
+    ) -> tuple[Tensors, Tensors, dict[str, Array]]:
+        """Return the mean gradient, the running statistics and the measures, reduced over the axis "data"."""
+
+    def trained(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the entries that are not frozen."""
+        return {name: value for name, value in params.items() if name not in self.frozen}
+
+    def bounded(self, trained: Tensors) -> Tensors:
+        """Return the parameters after an update, within bounds that the loss may set."""
+        return trained
+
+    def replace(self, **fields: Any) -> "NetworkStep":
+        """Return the step with other values of some fields."""
+        return dataclasses.replace(self, **fields)  # pyright: ignore[reportArgumentType,reportType]  # a dataclass
+
+    def update(
+        self,
+        state: TrainState,
+        gradients: Tensors,
+        stats: Tensors,
+        measures: dict[str, Array],
+        learning_rate: ArrayLike,
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """Return the state after the optimizer, and `measures` with the gradient's norm and the learning rate."""
+        config = self.config
+        trained = self.trained(state.params)
+        updates, opt_state = self.optimizer.update(gradients, state.opt_state, trained, learning_rate=learning_rate)
+        trained: Any = optax.apply_updates(trained, updates)
+        if config.max_filter_rms:
+            trained = bound_filters(trained, config.max_filter_rms)
+        trained = self.bounded(trained)
+        ema: Any = state.ema
+        if ema:
+            ema = self._average(ema, state.step, opt_state, trained, self.trained(stats))
+        params = state.params | trained
+        measures = measures | {"gradient_norm": optax.tree.norm(gradients), "learning_rate": learning_rate}
+        return TrainState(state.step + 1, params, stats, opt_state, ema, state.rng), measures
+
+    def _average(
+        self, ema: dict[str, Tensors], step: Array, opt_state: Any, params: Tensors, stats: Tensors
+    ) -> dict[str, Tensors]:
+        """Return the averages that are evaluated, after a step."""
+        own = average(self.config.optimizer, opt_state, params)
+        if own is not None:
+            return {"params": own, "stats": stats}
+        # optax takes and returns trees whose type says nothing of ours.
+        new: Any = {"params": params, "stats": stats}
+        old: Any = ema
+        mean: Any = optax.incremental_update(new, old, self._share_of_new(step))
+        return mean
+
+    def _share_of_new(self, step: Int[Array, ""]) -> float | Float[Array, ""]:
+        """Return one minus the decay of the average at the update that follows `step` others."""
+        share = 1.0 - self.config.ema_decay
+        # t counts this update too, as in the code of EfficientNet; 1 - (1 + t) / (10 + t) is 9 / (10 + t).
+        return jnp.maximum(share, 9.0 / (11.0 + step)) if self.config.ema_warmup else share
+
+
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as compilation caches want it
-class TrainStep:
+class TrainStep(NetworkStep):
     """The step `(state, batch, learning_rate) -> (state, measures)`, in two halves that `fsdp` spreads differently.
 
     Args:
@@ -109,36 +204,16 @@ class TrainStep:
     frozen: frozenset[str] = frozenset()
     teacher: distillation.Teacher | None = None
 
-    def __call__(
-        self, state: TrainState, batch: Batch, learning_rate: ArrayLike
-    ) -> tuple[TrainState, dict[str, Array]]:
-        """Take one device's step; every device leaves it with the same state.
-
-        Args:
-          state: the same on every device.
-          batch: this device's share.
-          learning_rate: float32 [], the rate of this step.
-
-        Returns:
-          The next state, and measures over the whole batch: `loss` (mean), `top1_correct` and `top5_correct` (counts
-          against the heavier label where labels are mixed), `gradient_norm`, `learning_rate`. They are those of the
-          main head. Where there are auxiliary heads or a teacher, `objective` is the loss with theirs, which is
-          minimised. Where the batch has an entry for several processes (`clock.Agreement`), `hosts` is its sum over
-          the images.
-        """
-        gradients, stats, measures = self.gradients(state, batch)
-        return self.update(state, gradients, stats, measures, learning_rate)
-
-    def trained(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Return the entries that are not frozen."""
-        return {name: value for name, value in params.items() if name not in self.frozen}
-
     def gradients(
         self, state: TrainState, batch: Batch, layout: ParameterLayout = REPLICATED
     ) -> tuple[Tensors, Tensors, dict[str, Array]]:
         """Return the mean gradient, the averaged running statistics and the measures, reduced over the axis "data".
 
-        `layout` defines how a device's parameters are completed and its gradients averaged.
+        `layout` defines how a device's parameters are completed and its gradients averaged. The measures are `loss`
+        (mean), `top1_correct` and `top5_correct` (counts against the heavier label where labels are mixed). They are
+        those of the main head. Where there are auxiliary heads or a teacher, `objective` is the loss with theirs,
+        which is minimised. Where the batch has an entry for several processes (`clock.Agreement`), `hosts` is its sum
+        over the images.
         """
         run_key = jax.random.wrap_key_data(state.rng)  # not the seed: one compiled step fits every seed
         key = jax.random.fold_in(run_key, state.step)
@@ -175,47 +250,6 @@ class TrainStep:
             measures[HOSTS] = batch[HOSTS].sum(0)
         stats = lax.pmean(stats, AXIS) | fixed_stats  # a mean of equal numbers may be rounded
         return gradients, stats, lax.pmean(means, AXIS) | lax.psum(measures, AXIS)
-
-    def update(
-        self,
-        state: TrainState,
-        gradients: Tensors,
-        stats: Tensors,
-        measures: dict[str, Array],
-        learning_rate: ArrayLike,
-    ) -> tuple[TrainState, dict[str, Array]]:
-        """Return the state after the optimizer, and `measures` with the gradient's norm and the learning rate."""
-        config = self.config
-        trained = self.trained(state.params)
-        updates, opt_state = self.optimizer.update(gradients, state.opt_state, trained, learning_rate=learning_rate)
-        trained: Any = optax.apply_updates(trained, updates)
-        if config.max_filter_rms:
-            trained = bound_filters(trained, config.max_filter_rms)
-        ema: Any = state.ema
-        if ema:
-            ema = self._average(ema, state.step, opt_state, trained, self.trained(stats))
-        params = state.params | trained
-        measures = measures | {"gradient_norm": optax.tree.norm(gradients), "learning_rate": learning_rate}
-        return TrainState(state.step + 1, params, stats, opt_state, ema, state.rng), measures
-
-    def _average(
-        self, ema: dict[str, Tensors], step: Array, opt_state: Any, params: Tensors, stats: Tensors
-    ) -> dict[str, Tensors]:
-        """Return the averages that are evaluated, after a step."""
-        own = average(self.config.optimizer, opt_state, params)
-        if own is not None:
-            return {"params": own, "stats": stats}
-        # optax takes and returns trees whose type says nothing of ours.
-        new: Any = {"params": params, "stats": stats}
-        old: Any = ema
-        mean: Any = optax.incremental_update(new, old, self._share_of_new(step))
-        return mean
-
-    def _share_of_new(self, step: Int[Array, ""]) -> float | Float[Array, ""]:
-        """Return one minus the decay of the average at the update that follows `step` others."""
-        share = 1.0 - self.config.ema_decay
-        # t counts this update too, as in the code of EfficientNet; 1 - (1 + t) / (10 + t) is 9 / (10 + t).
-        return jnp.maximum(share, 9.0 / (11.0 + step)) if self.config.ema_warmup else share
 
     def _split(self, x: Array) -> Array:
         return x.reshape(self.config.accumulate, x.shape[0] // self.config.accumulate, *x.shape[1:])

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from imagenet_repro import models, pretrained
-from imagenet_repro.config import Config, NoDistillation
+from imagenet_repro.config import Config, ContrastiveConfig, NoDistillation
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import class_names as names_of_classes
 from imagenet_repro.scoring import sets
@@ -72,8 +72,8 @@ def load(config: Config, class_names: Sequence[str]) -> Teacher:
 def _of_run(run: Workdir, config: Config) -> tuple[FunctionalNetwork, Sequence[str], Any]:
     """Return the network of a run at its best checkpoint, or else its last, its classes and its colours."""
     own = run.config()
-    if not isinstance(own, Config):
-        raise UserError(f"{KEY}: {run.path} is the run of a system of features; a network is needed")
+    if not isinstance(own, Config) or isinstance(own, ContrastiveConfig):
+        raise UserError(f"{KEY}: {run.path} is the run of {own.system_name}; a network with one tower is needed")
     classes = run.classes()
     if not classes:
         raise UserError(f"{KEY}: {run.path} has no record of its classes; export its weights, and name that file")

@@ -10,9 +10,18 @@ import sys
 import pytest
 
 from imagenet_repro import config, models
-from imagenet_repro.config import AdamW, FeatureConfig, config_to_dict, flatten_settings, load_config, resolve_config
+from imagenet_repro.config import (
+    AdamW,
+    ContrastiveConfig,
+    FeatureConfig,
+    config_to_dict,
+    flatten_settings,
+    load_config,
+    resolve_config,
+)
 from imagenet_repro.errors import UserError
-from imagenet_repro.training.systems import FeatureSystem
+from imagenet_repro.models import image_text
+from imagenet_repro.training.systems import FeatureSystem, check_config
 from tests.conftest import REPOSITORY
 
 ALL = sorted(f"configs/{path.name}" for path in (REPOSITORY / "configs").glob("*.py"))
@@ -46,7 +55,8 @@ VARIANTS = [  # of recipes with an argument, or that are worth a test of their o
             "nec_uiuc_2010.py:small",
             "xrce_2011.py",
         ),
-        *("xrce_2011.py:published", "xrce_2011.py:small"),
+        *("xrce_2011.py:published", "xrce_2011.py:small", "clip.py", "clip.py:clip_vit_large_patch14_336"),
+        *("siglip.py", "siglip.py:siglip_vit_base_patch16_224", "lit.py", "lit.py:vit_base_patch16"),
     )
 ]
 
@@ -460,14 +470,28 @@ STATED = {
 }
 # Recipes that belong to no single paper or that the reference does not have.
 UNSTATED = {
+    "clip.py",
     "demo.py",
     "frozen.py",
+    "lit.py",
     "modern.py",
+    "siglip.py",
 }
 
 
 SCHEMA = (
-    *("augment.py", "data.py", "features.py", "fields.py", "load.py", "loss.py", "model.py", "optimizer.py", "run.py"),
+    *(
+        "augment.py",
+        "contrastive.py",
+        "data.py",
+        "features.py",
+        "fields.py",
+        "load.py",
+        "loss.py",
+        "model.py",
+        "optimizer.py",
+        "run.py",
+    ),
     "schedule.py",
 )
 
@@ -489,6 +513,9 @@ def test_every_recipe_resolves_to_a_network_that_can_be_created(recipe):
     assert resolve_config(config_to_dict(config)) == config
     if isinstance(config, FeatureConfig):
         assert FeatureSystem.create(config, 10).features
+    elif isinstance(config, ContrastiveConfig):
+        check_config(config)
+        assert set(config.model.options) <= set(image_text.two_towers(config.model.name).options)
     else:
         assert set(config.model.options) <= set(models.spec(config.model.name).options)
 

@@ -39,6 +39,7 @@ def test_batches_are_as_documented():
         "replaced": ("int32", (8,)),
         "id": ("str32", (8,)),
         "size": ("int32", (8, 2)),
+        "tokens": ("int32", (8, 0)),
     }
     assert (batch["weight"] == 1).all()
     assert (batch["replaced"] == -1).all()

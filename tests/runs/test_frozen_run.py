@@ -107,7 +107,7 @@ def test_what_cannot_be_fitted_is_refused(settings, run):
     with pytest.raises(UserError, match="name one"):
         systems.check_config(resolve_config(settings | {"model": {"name": "lenet5"}}))
     with pytest.raises(UserError, match="no steps and no checkpoints"):
-        systems.create_system(resolve_config(settings), 3)
+        systems.create_system(resolve_config(settings), ("a", "b", "c"))
     with pytest.raises(UserError, match="says that it is of lenet5"):
         run("other", model=settings["model"] | {"name": "resnet20_cifar"})
     with pytest.raises(UserError, match="an image cannot have more neighbours"):

@@ -57,6 +57,8 @@ class Evaluator(evaluator.Evaluator):
 
 
 class Made(run.Run):
+    system = mock.Mock(scoring_state=lambda state: state)
+
     def _job(self):
         self.evaluator = Evaluator(self.config, "score", "spread", self.eval_split)
         job = mock.Mock(spec=loop.TrainingJob)

@@ -1,9 +1,12 @@
 """Systems that turn images into scores, and the one place that chooses a system for a configuration."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from imagenet_repro.config import AnyConfig, Config, FeatureConfig, FrozenConfig
+from imagenet_repro.config import AnyConfig, Config, ContrastiveConfig, FeatureConfig, FrozenConfig
 from imagenet_repro.errors import UserError
+from imagenet_repro.training.systems import contrastive, network
+from imagenet_repro.training.systems.contrastive import ContrastiveSystem
 from imagenet_repro.training.systems.features import FeatureSystem
 from imagenet_repro.training.systems.frozen import FrozenSystem
 from imagenet_repro.training.systems.network import NetworkSystem
@@ -11,6 +14,7 @@ from imagenet_repro.training.systems.system import System
 
 __all__ = [
     "SYSTEMS",
+    "ContrastiveSystem",
     "FeatureSystem",
     "FrozenSystem",
     "NetworkSystem",
@@ -20,20 +24,37 @@ __all__ = [
     "require_network",
 ]
 
-SYSTEMS: dict[type, type[Any]] = {Config: NetworkSystem, FeatureConfig: FeatureSystem, FrozenConfig: FrozenSystem}
+SYSTEMS: dict[type, type[Any]] = {
+    Config: NetworkSystem,
+    ContrastiveConfig: ContrastiveSystem,
+    FeatureConfig: FeatureSystem,
+    FrozenConfig: FrozenSystem,
+}
 
 
-def create_system(config: AnyConfig, num_classes: int) -> System:
+def create_system(config: AnyConfig, class_names: Sequence[str]) -> System:
     """Return the system that a configuration describes.
 
     Args:
       config: the configuration of a run.
-      num_classes: the number of classes of the data set.
+      class_names: names of the data set's classes, of which two towers make prompts.
 
     Raises:
       UserError: the system cannot be built.
     """
-    return SYSTEMS[type(config)].create(config, num_classes)
+    if isinstance(config, ContrastiveConfig):
+        return ContrastiveSystem.create(config, len(class_names), class_names=class_names)
+    return SYSTEMS[type(config)].create(config, len(class_names))
+
+
+def with_image_size(config: Config) -> Config:
+    """Return a configuration whose network is built for the size of the run's images, where it has an option for it.
+
+    A network that starts from weights keeps their size, or its own.
+    """
+    if isinstance(config, ContrastiveConfig):
+        return contrastive.with_image_size(config)
+    return network.with_image_size(config)
 
 
 def check_config(config: AnyConfig, path: str = "config") -> None:
@@ -58,8 +79,8 @@ def require_network(config: AnyConfig, workdir: object, reason: str) -> Config:
       reason: why a network is needed, for the message.
 
     Raises:
-      UserError: the configuration describes a system of features.
+      UserError: the configuration describes a system of features, or two towers.
     """
-    if not isinstance(config, Config):
+    if not isinstance(config, Config) or isinstance(config, ContrastiveConfig):
         raise UserError(f"{workdir} holds a run of {config.system_name}; {reason}")
     return config

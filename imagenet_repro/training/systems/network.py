@@ -9,12 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from imagenet_repro import models, pretrained
 from imagenet_repro.config import Config, Model, ScheduleFreeAdamW
 from imagenet_repro.data.augment import augment
-from imagenet_repro.data.batch import TRAINING_KEYS, padding
+from imagenet_repro.data.batch import TRAINING_KEYS, Key, padding
+from imagenet_repro.data.captions import Captioner
+from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import dense, depth, parameter_names
 from imagenet_repro.models.nn.network import Network
@@ -85,7 +88,7 @@ class NetworkSystem:
           UserError: as `models.create` and `pretrained.load`, an option that the run itself sets, or a name in
             `config.train` that the network does not have.
         """
-        _check_options(config.model)
+        check_options(config.model)
         if config.precision == "float32":
             jax.config.update("jax_default_matmul_precision", "highest")  # JAX would use bf16 or TF32 passes
         if config.precision == "float64":
@@ -126,7 +129,7 @@ class NetworkSystem:
         Raises:
           UserError: as `models.abstract`, or an option that the run itself sets.
         """
-        _check_options(config.model)
+        check_options(config.model)
         spread = parallel.create(config.parallel, deterministic=config.deterministic, devices=devices)
         model = _abstract(config, num_classes)
         return cls._assemble(config, num_classes, model, spread)
@@ -147,7 +150,7 @@ class NetworkSystem:
         names = parameter_names.shapes(model)
         frozen = finetuning.frozen_names(config.train, model, names)
         finetuning.check_head(loaded.replaced if loaded else (), frozen)
-        network = _functional(model, config, frozen)
+        network = functional(model, config, frozen)
         transformation = optimizer.create(
             config.optimizer, config.clip_norm, {name: layers(name) for name in names} if layers else None
         )
@@ -173,7 +176,7 @@ class NetworkSystem:
         if config.model != self.config.model:
             model = _abstract(config, self.num_classes)
             finetuning.prepare(model, config)
-            network = _functional(model, config, self.frozen)
+            network = functional(model, config, self.frozen)
         return dataclasses.replace(self, config=config, network=network)
 
     def initial_state(self) -> TrainState:
@@ -217,6 +220,10 @@ class NetworkSystem:
         teacher = self.teacher
         return shapes if teacher is None else jax.eval_shape(lambda: _join(shapes, teacher))
 
+    def scoring_state(self, train_state: TrainState) -> TrainState:
+        """Return the state as it is: nothing is computed before the images."""
+        return train_state
+
     def score(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Return the logits of images, in evaluation mode."""
         return self.network.evaluate(params, stats, augment.normalize(images, self.config.augment))
@@ -227,6 +234,15 @@ class NetworkSystem:
         """Return the logits at every position of larger images, in evaluation mode."""
         model = cast(Network, self.network.model(params, stats))
         return dense.class_map(model, augment.normalize(images, self.config.augment), self.config.data.size_evaluated)
+
+    @property
+    def device_keys(self) -> tuple[Key, ...]:
+        """The arrays of a batch that the training step takes."""
+        return TRAINING_KEYS
+
+    def captioner(self, split: Split) -> Captioner | None:
+        """Return what gives the images of a training split their captions; None: they have labels alone."""
+        del split
 
     def train_step(self, num_examples: int) -> TrainStep:
         """Return one device's step; it does not depend on the length of an epoch."""
@@ -290,7 +306,8 @@ def _abstract(config: Config, num_classes: int) -> Network:
     return models.abstract(config.model.name, num_classes, DTYPES[config.precision], **config.model.options)
 
 
-def _functional(model: Network, config: Config, frozen: frozenset[str]) -> FunctionalNetwork:
+def functional(model: nnx.Module, config: Config, frozen: frozenset[str]) -> FunctionalNetwork:
+    """Return a module as pure functions, with the batch norm that a configuration names."""
     return FunctionalNetwork(
         model,
         cross_device_norm=config.cross_device_norm,
@@ -335,7 +352,7 @@ def _check_own_average(config: Config) -> None:
         )
 
 
-def _check_options(model: Model) -> None:
+def check_options(model: Model) -> None:
     """Raise UserError for options that `NetworkSystem.create` sets, which the network's own check never sees."""
     for option in model.options:
         if option in RESERVED_OPTIONS:

@@ -56,6 +56,10 @@ class System(Protocol):
         """Return the state before the first step, on the devices; a checkpoint can be restored into its shapes."""
         ...
 
+    def scoring_state(self, train_state: TrainState) -> TrainState:
+        """Return the state that is scored: with what is computed from the parameters once, before any image."""
+        ...
+
     def score(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Return the score of each class for images of the system's own size, in evaluation mode."""
         ...
