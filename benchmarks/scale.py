@@ -12,7 +12,7 @@ with which CPU time grows. Nothing is trained.
 
 With `--runs`, workdirs of so many systems, one run each, are made below a temporary directory, and `compare` reads
 and presents them in a process of its own. A run's predictions are a file of 103 MB, which takes 7 MB on the disk where
-its zeros can be left out.
+its zeros can be left out. Chromium, where it is installed, opens the page.
 """
 
 import argparse
@@ -39,7 +39,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from imagenet_repro.config.sweep import SweepConfig, resolve_sweep  # noqa: E402
-from imagenet_repro.report import collect, comparison_report  # noqa: E402
+from imagenet_repro.report import collect, comparison_page, comparison_report  # noqa: E402
 from imagenet_repro.scoring import predictions  # noqa: E402
 from imagenet_repro.storage.workdir import Workdir  # noqa: E402
 from imagenet_repro.sweeps import controller  # noqa: E402
@@ -50,6 +50,8 @@ from tests.report import comparisons  # noqa: E402
 
 SYSTEMS, RUNNING, ROWS, TURNS = 5, 8, 20_000, 5
 IMAGES, CLASSES = 50_000, 1_000  # of a run's predictions
+# Notes the time since the page was asked for, after its layout.
+OPENED = "<script>document.body.offsetHeight; document.body.dataset.opened = performance.now();</script>"
 RATE = "optimizer.learning_rate"
 ROW = {"kind": "train", "step": 1, "progress": 0.5, "seconds": 9.0, "loss": 1.0, "top1_error": 0.5}
 
@@ -146,8 +148,26 @@ def _compare(folder: Path) -> dict[str, float]:
         "CPU seconds of all": time.process_time() - began,
         "MB of peak memory": _peak_megabytes(),
         "MB of the page": len(page.encode()) / 1e6,
+        "seconds to open the page": _seconds_to_open(folder / "page" / comparison_page.PAGE),
         "elements of the page": len(re.findall("<[a-z]", page)),
     }
+
+
+def _seconds_to_open(page: Path) -> float:
+    """Return the median seconds in which Chromium reads a page, runs its scripts and lays it out; NaN without it."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        return math.nan
+    before, _, after = page.read_text(encoding="utf-8").rpartition("</body>")
+    with tempfile.TemporaryDirectory() as folder:
+        watched = Path(folder) / "page.html"
+        watched.write_text(f"{before}{OPENED}</body>{after}", encoding="utf-8")
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"]
+        command = [program, *options, "--dump-dom", watched.as_uri()]
+        texts = [
+            subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout for _ in range(TURNS)
+        ]
+    return statistics.median(float(re.findall(r"data-opened=.([\d.]+)", text)[0]) / 1000 for text in texts)
 
 
 def _peak_megabytes() -> float:

@@ -25,13 +25,12 @@ LIBRARY = "FAULTS_KILLER"  # environment variable: the compiled killer.c
 PATIENCE = 300.0  # seconds after which a run hangs
 NEVER = 0
 IMPORTED = (
+    "altair",
     "grain",
-    "matplotlib.backends.backend_agg",
-    "matplotlib.backends.backend_svg",
-    "matplotlib.pyplot",
     "orbax.checkpoint",
     "scipy.stats",
     "tensorstore",
+    "vl_convert",
     "imagenet_repro.cli.main",
     "imagenet_repro.report.plots.curves",
     "imagenet_repro.runs.train",

@@ -1,5 +1,8 @@
 """Tests of the small copy of a comparison page."""
 
+from imagenet_repro.report import html_page
+from imagenet_repro.report.html_page import PageFigure, PageSection
+from imagenet_repro.report.plots.charts import Chart, ChartView
 from tools import small_page
 
 FIGURE = "<figure>\n{}\n</figure>\n"
@@ -31,6 +34,21 @@ def test_thumbnails_and_minor_figures_are_left_out(tmp_path):
     assert "data-picture" not in text
     assert "<dd>runs/demo/runs/alexnet</dd>" in text
     assert text.count(small_page.NOTE) == 1
+
+
+def test_charts_become_pictures_and_their_libraries_are_left_out(tmp_path):
+    marks = {"data": {"name": "rows"}, "mark": "point"}
+    chart = Chart((ChartView("", "curves_images", {"concat": [marks]}),), {"rows": [{"x": 1}]})
+    body = html_page.render_figures([PageFigure("Curves", chart, "A caption.", "Rising lines.")])
+    page = html_page.render_page("Title", "Verdict", "Setting", [PageSection("curves", "Curves", body)])
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/curves_images.svg").write_text("<svg/>")
+    text = small_page.shrink(page, tmp_path / "figures")
+    assert 'src="data:image/svg+xml;base64,PHN2Zy8+" alt="Rising lines."' in text
+    assert "A caption." in text
+    assert "vegaEmbed" not in text
+    assert text.count("<script") == text.count("</script>") == 1
+    assert text.endswith("</body>\n</html>\n")
 
 
 def test_a_page_that_stays_large_is_refused(tmp_path, capsys):
