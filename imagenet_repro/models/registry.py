@@ -36,6 +36,7 @@ FAMILIES = (
     "vit",
     "eva02",
     "dinov3",
+    "maxvit",
 )
 SPECS: dict[str, Spec] = {
     name: spec

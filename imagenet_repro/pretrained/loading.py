@@ -12,6 +12,7 @@ import numpy as np
 
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
+from imagenet_repro.models import maxvit
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.models.vit import VisionTransformer, resize_positions
@@ -55,7 +56,8 @@ def load(
     All heads keep their initial values where the file has other classes than the model, or no heads. Classes in
     another order are brought into that of `class_names`. The file's tensors for heads that the model does not have
     (`num_classes=0`, `auxiliary=False`) are left out. Learned positions are interpolated to the model's grid of
-    patches. Any other mismatch is an error, and the model is then unchanged.
+    patches, and biases of relative positions to its window. Any other mismatch is an error, and the model is then
+    unchanged.
 
     Args:
       model: made by `models.create`, or by `models.abstract` where the file has every tensor.
@@ -76,6 +78,7 @@ def load(
     if drop_background:
         fit.drop_background()
     fit.resize_positions()
+    fit.resize_biases()
     fit.leave_out()
     fit.replace_heads()
     fit.order_heads(weights.class_names, class_names)
@@ -184,6 +187,20 @@ class _Fit:
         self.arrays[name] = np.asarray(resize_positions(jnp.asarray(array), (side, side), self.model.grid))
         height, width = self.model.grid
         self.notes.append(f"interpolated the positions from {side} x {side} patches to {height} x {width}")
+
+    def resize_biases(self) -> None:
+        """Interpolate biases of relative positions where the window differs."""
+        resized = set()
+        for name in self.arrays.keys() & self.expected.keys():
+            array, shape = self.arrays[name], self.expected[name]
+            is_table = name.endswith(f".{maxvit.TABLE}") and array.ndim == 3 and array.shape[1] == array.shape[2]
+            if is_table and array.shape != shape and array.shape[0] == shape[0] and array.shape[1] % 2:
+                resized.add((array.shape[1] // 2 + 1, shape[1] // 2 + 1))
+                self.arrays[name] = maxvit.resize_table(array, shape[1])
+        for old, new in sorted(resized):
+            self.notes.append(
+                f"interpolated the biases of relative positions from windows of {old} x {old} to {new} x {new}"
+            )
 
     def leave_out(self) -> None:
         """Leave out tensors of heads that the model does not have, and tensors that no network uses."""

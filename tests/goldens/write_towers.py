@@ -1,6 +1,6 @@
 """Write goldens of timm's networks from 2022 on: logits or features under known weights, in the form of README.md.
 
-    python tests/goldens/write_towers.py                    one small golden of each family, into this folder
+    python tests/goldens/write_towers.py                    small goldens of each family, into this folder
     python tests/goldens/write_towers.py --all --out=DIR    every network at its full size, one image, into DIR
 
 It needs torch and timm. `NETWORKS` has, for each of our networks, timm's name and arguments, and our options. The
@@ -23,10 +23,17 @@ from tests.goldens.formula import formula, image
 
 HERE = Path(__file__).parent
 # Our name, timm's name, the size of full-size images in pixels, and for a small golden: the size of its images,
-# arguments of timm's network, and options of ours. Without a head, timm pools the class token as we do.
+# arguments of timm's network, and options of ours; None, where no option makes ours as small, and a test builds it.
 V2 = [(f"convnextv2_{size}", f"convnextv2_{size}", 224) for size in ("femto", "pico", "nano", "tiny", "base", "large")]
 EVA02 = ({"img_size": 56, "depth": 2}, {"image_size": 56, "depth": 2})
 DINOV3 = ({"num_classes": 0, "global_pool": "token", "depth": 2}, {"depth": 2})
+MAXVIT = {
+    "img_size": 64,
+    "depths": (1, 1, 2, 1),
+    "embed_dim": (32, 64, 128, 256),
+    "stem_width": 16,
+    "head_hidden_size": 256,
+}
 NETWORKS = [
     ("convnextv2_atto", "convnextv2_atto", 224, 32, {}, {}),
     *V2,
@@ -37,6 +44,8 @@ NETWORKS = [
     ("eva02_large_patch14", "eva02_large_patch14_448", 448),
     ("vit_small_patch16_dinov3", "vit_small_patch16_dinov3", 256, 48, *DINOV3),
     ("vit_small_plus_patch16_dinov3", "vit_small_plus_patch16_dinov3", 256, 48, *DINOV3),
+    ("maxvit_tiny", "maxvit_tiny_tf_224", 224, 64, MAXVIT, None),
+    *((f"maxvit_{size}", f"maxvit_{size}_tf_224", 224) for size in ("small", "base", "large", "xlarge")),
     *((f"vit_{size}_patch16_dinov3", f"vit_{size}_patch16_dinov3", 256) for size in ("base", "large", "huge_plus")),
 ]
 
@@ -56,7 +65,8 @@ def main():
             pool = {"global_pool": "token"} if "dinov3" in ours else {}
             write(arguments.out / f"{ours}.npz", theirs, size, pool, None)
         else:
-            write(arguments.out / f"{ours}.npz", theirs, small[0], {"num_classes": 10} | small[1], small[2])
+            path = f"{ours}.npz" if small[2] is not None else "peers/maxvit.npz"
+            write(arguments.out / path, theirs, small[0], {"num_classes": 10} | small[1], small[2] or {})
 
 
 def write(path, theirs, size, arguments, options):

@@ -35,6 +35,7 @@ NETWORKS = {
     "vit_tiny_patch16": "ViT",
     "deit_tiny_distilled_patch16": "ViT",
     "eva02_tiny_patch14": "ViT",
+    "maxvit_tiny": "MaxViT",
 }
 SHAPES = [(1, 96, 96, 4), (1, 3, 96, 96), (96, 96, 3), (1, 0, 96, 3)]
 

@@ -297,6 +297,7 @@ TIMM = {
     "eva02_base_patch14": ("eva02_base_patch14_448", 56, *_EVA02),
     "vit_small_patch16_dinov3": ("vit_small_patch16_dinov3_qkvb", 48, _TOKEN, {"qkv_bias": True} | _DEPTH),
     "vit_small_plus_patch16_dinov3": ("vit_small_plus_patch16_dinov3", 48, _TOKEN, _DEPTH),
+    "maxvit_tiny": ("maxvit_tiny_tf_224", 64, {"img_size": 64}, {"image_size": 64}),
 }
 
 
@@ -332,6 +333,17 @@ def test_dinov3_of_its_authors(tmp_path):
     converted = timm.models.eva.checkpoint_filter_fn(originally(network.state_dict()), network)
     assert converted.keys() == network.state_dict().keys()
     assert_answers_are_the_same(network, name, path, 48, num_classes=0, qkv_bias=True, **_DEPTH)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [64, 160])
+def test_biases_for_another_window_are_those_of_timm(size, tmp_path):
+    network = timm_network("maxvit_tiny_tf_224", img_size=96)
+    path = save(network, tmp_path / "maxvit.pth")
+    network.set_input_size((size, size))
+    options = {"num_classes": 7, "image_size": size}
+    report = assert_answers_are_the_same(network, "maxvit_tiny", path, size, **options)
+    assert any("from windows of 3 x 3" in note for note in report.notes)
 
 
 @pytest.mark.slow

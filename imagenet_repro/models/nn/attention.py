@@ -135,16 +135,17 @@ def attend(
     tokens: int,
     *,
     causal: bool = False,
+    bias: Float[Array, "h n n"] | None = None,
     implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "b n h d"]:
-    """Return softmax(q k^T / sqrt(d)) v of the first `tokens` of m rows, for each head; the others are padding.
+    """Return softmax(q k^T / sqrt(d) + bias) v of the first `tokens` of m rows, for each head; the others are padding.
 
-    With `causal`, row i of q meets rows 0 to i of k alone.
+    With `causal`, row i of q meets rows 0 to i of k alone. A `bias` needs m rows, none of which are padding.
     `implementation` is that of `jax.nn.dot_product_attention`: "xla" or "cudnn". float64 has a form of its own.
     """
     if q.dtype == jnp.float64:  # JAX's function takes the softmax in float32
         q, k, v = (x[:, :tokens] for x in (q, k, v))
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1])
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1]) + (0 if bias is None else bias)
         weights = jax.nn.softmax(jnp.where(jnp.tri(tokens, dtype=bool), scores, -jnp.inf) if causal else scores)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
     lengths = None if q.shape[1] == tokens else jnp.full(len(q), tokens, jnp.int32)
@@ -153,6 +154,7 @@ def attend(
             q,
             k,
             v,
+            bias=None if bias is None else bias[None],
             query_seq_lengths=lengths,
             key_value_seq_lengths=lengths,
             is_causal=causal,
