@@ -28,7 +28,7 @@ The counts are computed by this project from the published answers by image (git
 `raw-data/`); networks marked "here" were evaluated on the images by `main.py evaluate --set=cue_conflict`. The
 interval allows for objects and textures that repeat. `benchmarks/cue_conflict.py` writes this file.
 
-| observer | shape | texture | neither | shape bias [%] | 95 % interval, new images | the paper [%] | error by shape [%] |
+| observer | shape | texture | neither | shape bias, % | 95 % interval, new images | paper, % | error by shape, % |
 |---|---:|---:|---:|---:|---|---:|---:|
 """  # noqa: E501
 
