@@ -30,7 +30,7 @@ interval allows for objects and textures that repeat. `benchmarks/cue_conflict.p
 
 | observer | shape | texture | neither | shape bias, % | 95 % interval, new images | paper, % | error by shape, % |
 |---|---:|---:|---:|---:|---|---:|---:|
-"""  # noqa: E501
+"""
 
 
 def main():

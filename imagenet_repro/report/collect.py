@@ -69,6 +69,7 @@ class Scoring:
                 "several": "its images have several right labels, or none",
                 "per class": "its images have several right labels, and its error is a mean over classes",
                 "corruptions": f"it is a collection of data sets below {chosen.data}",
+                "cues": "its images have two labels, and the page has a section on runs that were evaluated on it",
             }
             raise UserError(
                 f"--set={self.set_name}: {reasons[chosen.rule]}, and compare counts one label for each image. Score"

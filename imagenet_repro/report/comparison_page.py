@@ -18,6 +18,7 @@ from imagenet_repro.report.sections import (
     leaderboard,
     people,
     provenance,
+    shape_bias,
     spending,
     what_differs,
 )
@@ -30,7 +31,7 @@ TITLE = "Systems under one budget"
 MOST_PICTURES = 150  # thumbnails that only clicks on charts show
 MANY = 12  # groups of images; more groups for pairs of systems are folded together
 
-PARTS = ("transfer", "curves", "targets", "compute", "differences", "classes", "confusions", "history")
+PARTS = ("transfer", "curves", "targets", "compute", "differences", "classes", "confusions", "cues", "history")
 # Tables that are folded whatever their length.
 DETAILS = ("spending", best_checkpoints.NAME, "target_runs", "profiles")
 Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
@@ -135,6 +136,7 @@ def _sections(page: ComparisonPage) -> list[PageSection]:
         _section(page, "classes", "Class by class", _class_tables(comparison)),
         _section(page, "confusions", "Confusions"),
         _disagreement_section(page),
+        _section(page, "cues", shape_bias.TITLE),
         _section(page, "people", "People", [people.table(comparison)]),
         _section(page, "history", "The challenge, 2010 to 2017", [_history_table(comparison)]),
         _provenance_section(comparison),

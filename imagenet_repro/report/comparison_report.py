@@ -22,6 +22,7 @@ from imagenet_repro.report.plots import (
     matrix,
     pareto,
     profiles,
+    shape_bias,
     wordnet_confusions,
 )
 from imagenet_repro.report.plots.charts import Chart, Click
@@ -39,6 +40,7 @@ from imagenet_repro.report.sections import (
     what_differs,
 )
 from imagenet_repro.report.sections import history as section_history
+from imagenet_repro.report.sections import shape_bias as section_shape_bias
 from imagenet_repro.report.sections import targets as section_targets
 from imagenet_repro.report.sections import verdict as verdicts
 from imagenet_repro.report.sections.confusion_examples import ConfusionExamples
@@ -275,6 +277,7 @@ class _Drawing:
     ):
         self._comparison, self._differences, self._workloads = comparison, pairs, workloads
         self._pictured_ids = pictured_ids
+        self._cues = section_shape_bias.results(comparison)
         self._wrong = confusions.wrong_guesses(comparison) if pairs else None
         self._tree = confusions.place_in_tree(self._wrong, comparison.class_names) if self._wrong else None
 
@@ -289,6 +292,7 @@ class _Drawing:
             "differences": self._draw_matrices(),
             "classes": self._draw_gains(),
             "confusions": self._draw_confusions(),
+            "cues": self._draw_cues(),
             "history": self._draw_history(),
         }
 
@@ -300,6 +304,7 @@ class _Drawing:
             "targets": section_targets.tables(self._comparison, self._workloads),
             "differences": self._difference_tables(),
             "confusions": self._confusion_tables(),
+            "cues": [table for table in [section_shape_bias.table(self._cues)] if table],
         }
 
     def curves(self) -> list[PageFigure]:
@@ -429,6 +434,13 @@ class _Drawing:
         others = f" The {len(systems)} best systems; the table has all." if n_others else ""
         caption = f"Images of the first class whose first guess was the second one{mean}.{others}"
         return [self._figure("Most frequent confusions", chart, caption, "A heat map of confusions and systems.")]
+
+    def _draw_cues(self) -> list[PageFigure]:
+        if not self._cues:
+            return []
+        chart = shape_bias.draw_shape_bias(self._comparison, self._cues)
+        caption = "Images with the shape of one object and the texture of another; people name the shape."
+        return [self._figure("Shape bias", chart, caption, "A row of points for each system, and for people.")]
 
     def _draw_history(self) -> list[PageFigure]:
         if not section_history.belongs_to(self._comparison):

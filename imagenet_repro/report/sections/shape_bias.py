@@ -1,6 +1,7 @@
 """Shape or texture: the shape bias of runs whose answers to the cue-conflict set are stored, beside that of people."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from imagenet_repro.config import Data
 from imagenet_repro.report.records import Comparison, FinishedRun
@@ -33,16 +34,21 @@ def results(comparison: Comparison) -> list[tuple[str, ShapeBias]]:
     for system in comparison.systems:
         for run in system.runs:
             path = stored_answers(run)
-            if path.exists():
+            if path and path.exists():
                 predicted = sets.with_imagenet_classes(predictions.load(path), str(path), lambda note: None)
                 found.append((str(run.seed), cue_conflict.score_predictions(system.name, predicted)))
     return found
 
 
-def stored_answers(run: FinishedRun):
-    """Return the file that `evaluate --set=cue_conflict` writes for the checkpoint that ended a run."""
+def stored_answers(run: FinishedRun) -> Path | None:
+    """Return the file that `evaluate --set=cue_conflict` writes for the checkpoint that ended a run.
+
+    None for a run without steps, such as a classifier on frozen features.
+    """
     chosen = sets.find_set("cue_conflict")
-    steps = run.result["spent"]["steps"]
+    steps = run.result["spent"].get("steps")
+    if steps is None:
+        return None
     return Workdir(run.path).predictions(Data(name=chosen.data), chosen.split, steps)
 
 
