@@ -103,7 +103,7 @@ NETWORK = (
     Option(
         "--weights",
         metavar="FILE",
-        help="published weights: .safetensors, .pth, .npz of ViT, a directory, package:NAME",
+        help="published weights: .safetensors, .pth, .npz of ViT, a directory, package:NAME, hub:USER/NAME",
     ),
     Option("--model", default="", metavar="NAME", help="with --weights: the network, or published weights of it"),
     Option("--options", metavar="DICT", help="options of that network, such as \"{'auxiliary': False}\""),

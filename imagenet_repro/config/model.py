@@ -23,7 +23,7 @@ class Model:
     name: str = "resnet50"  # a name that `main.py models` lists
     # options of that network, by name
     options: dict = dataclasses.field(default_factory=dict, metadata={"types": OPTION_TYPES, "other": OTHER_OPTION})
-    # a file to start from, package:NAME or the workdir of a run; empty: none (runs/initial_weights.py)
+    # a file to start from, package:NAME, hub:USER/NAME or the workdir of a run; empty: none (runs/initial_weights.py)
     weights: str = ""
 
 

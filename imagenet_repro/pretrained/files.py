@@ -89,7 +89,8 @@ def read(path: str | Path) -> Weights:
 
     Args:
       path: of a file, of an index of shards, of a model's directory as `transformers` and timm write it, or
-        `package:NAME` for the file in an installed package (`packages.PACKAGES`).
+        `package:NAME` for the file in an installed package (`packages.PACKAGES`), or `hub:USER/NAME[@REVISION]` for
+        that of a repository on the Hugging Face Hub (`hub.download`).
 
     Raises:
       UserError: the file does not exist, cannot be read, is damaged, has an unknown format or no tensors, or its
@@ -123,7 +124,7 @@ def _regular_file(path: str | Path) -> Path:
             is_empty = not file.read(1)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
-            f"{path}: there is no such file of weights; download it first (hubs are not accessed)"
+            f"{path}: there is no such file of weights; download it first, or name hub:USER/NAME"
         ) from error
     except (OSError, ValueError) as error:  # such as a name that no file can have
         reason = getattr(error, "strerror", None) or error

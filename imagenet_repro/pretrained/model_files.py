@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.spec import Kernel, Preprocessing
-from imagenet_repro.pretrained import packages, published
+from imagenet_repro.pretrained import hub, packages, published
 from imagenet_repro.storage import user
 
 INDEX = ".index.json"  # the end of the name of an index of shards
@@ -47,11 +47,15 @@ def locate(path: str | Path) -> Path:
     """Return the path of the file of weights that a text names.
 
     Args:
-      path: of a file, of a model's directory, or `package:NAME` for the file of an installed package.
+      path: of a file, of a model's directory, `package:NAME` for the file of an installed package, or
+        `hub:USER/NAME[@REVISION]` for that of a repository on the Hugging Face Hub.
 
     Raises:
-      UserError: the package or its file is missing, or a directory has no file of weights, or several.
+      UserError: the package or its file is missing, a directory has no file of weights, or several, or the repository
+        cannot be downloaded.
     """
+    if str(path).startswith(hub.PREFIX):
+        return _in_directory(hub.download(str(path)))
     if str(path).startswith(packages.PREFIX):
         return packages.find_file(str(path))
     path = user.expand(path)

@@ -1,7 +1,7 @@
 """Files of weights in installed Python packages, named as `package:efficientnet_lite0`.
 
-Hubs of weights are not accessed, but some packages on the Python package index carry a file of weights. The file is
-found by the list of files that an installation records. Nothing of the package is imported.
+Some packages on the Python package index carry a file of weights. The file is found by the list of files that an
+installation records. Nothing of the package is imported.
 """
 
 from importlib import metadata

@@ -293,7 +293,7 @@ def evaluate_weights(
     Images are prepared as `pretrained.select` says, which is printed. All computation is in float32.
 
     Args:
-      path: a file of weights, a model's directory, or `package:NAME`.
+      path: a file of weights, a model's directory, `package:NAME` or `hub:USER/NAME`.
       name: the network, or published weights of it; empty: the one that the file states, with its options.
       options: options of the network, which override those of the file.
       drop_background: see `pretrained.load`.

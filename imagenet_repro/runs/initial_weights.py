@@ -16,7 +16,7 @@ def read_source(source: str) -> pretrained.Weights:
     """Return the weights of a source.
 
     Args:
-      source: a file, `package:NAME`, or the workdir of a run, whose best checkpoint is taken.
+      source: a file, `package:NAME`, `hub:USER/NAME`, or the workdir of a run, whose best checkpoint is taken.
 
     Raises:
       UserError: as `pretrained.read`, or the run does not train a network or has no checkpoint.

@@ -145,7 +145,7 @@ def predict_weights(
     """Predict the classes of images by a file of weights, computed in float32; print, write and return them.
 
     Args:
-      path: a file of weights, a model's directory, or `package:NAME`.
+      path: a file of weights, a model's directory, `package:NAME` or `hub:USER/NAME`.
       images: paths of files and folders.
       name: the network, or published weights of it; empty: the one that the file states, with its options.
       options: options of the network, which override those of the file.

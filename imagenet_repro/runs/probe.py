@@ -101,7 +101,7 @@ def probe_weights(
     """Judge the features of a file of weights, computed in float32; `judgement` are the arguments of `judge`.
 
     Args:
-      path: a file of weights, or `package:NAME`.
+      path: a file of weights, `package:NAME` or `hub:USER/NAME`.
       name: the network; empty: the one that the file states, with its options.
       options: options of the network, which override those of the file.
       data: keys of the section `data`, as texts, which include `name`.

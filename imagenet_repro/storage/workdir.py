@@ -271,6 +271,10 @@ class Workdir:
         except UserError as error:
             raise UserError(f"{self.path / CONFIG}: {error}; {CONFIG_ADVICE}") from error
 
+    def provenance(self) -> dict[str, Any]:
+        """Return the provenance that was recorded when the run began; raise UserError if there is none."""
+        return self._read_config()["provenance"]
+
     def _read_config(self) -> dict[str, Any]:
         path = self.path / CONFIG
         recorded = read_json(path, "train writes it", CONFIG_ADVICE)

@@ -11,11 +11,14 @@ import time
 import numpy as np
 import pytest
 
+from imagenet_repro.config import load_config
 from imagenet_repro.planning import fit
 from imagenet_repro.runs import estimate_cost
 from imagenet_repro.scoring import predictions
+from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import memory
 from tests import command_line
+from tests.pretrained import hub_server
 
 
 @pytest.fixture(scope="session")
@@ -338,6 +341,33 @@ def test_exported_weights_score_like_the_run_and_can_start_a_run(finished_run, d
     (tmp_path / "run" / "result.json").unlink()
     out, _ = command_line.run(*arguments)
     assert "resumed at step 2" in out
+
+
+def test_a_run_on_the_hub_scores_as_its_card_says_and_its_recipe_is_the_runs(
+    finished_run, data_dir, tmp_path, monkeypatch
+):
+    workdir, _ = finished_run
+    with hub_server.library(tmp_path, monkeypatch) as hub:
+        out, _ = command_line.call("export", f"--workdir={workdir}", "--hub=me/net", "--license=mit")
+        assert "hub:me/net: averaged weights of resnet20_cifar at step 12, 6 classes" in out
+        data = ["--data.name=fractal/c6_n20_v7_s32", f"--data.data_dir={data_dir}", "--data.eval_batch_size=8"]
+        command_line.call("evaluate", "--weights=hub:me/net", *data, f"--out={tmp_path / 'p.npz'}")
+        files = hub.commits[hub.branches["me/net"]["main"]]
+    with np.load(tmp_path / "p.npz") as file:
+        wrong = int(np.sum(file["top5"][:, 0] != file["label"]))
+    config = json.loads(files["config.json"])
+    assert config["result"]["top1_wrong"] == wrong
+    assert config["sha256"] == hashlib.sha256(files["model.safetensors"]).hexdigest()
+    from huggingface_hub import ModelCard
+
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.license, card.data.library_name) == ("mit", "imagenet_repro")
+    assert card.data.eval_results[0].metric_value == wrong / 42
+    assert f"| top-1 | 42 | {100 * wrong / 42:.2f} | [" in card.text
+    assert str(tmp_path.parent) not in "".join(files[name].decode() for name in files if name != "model.safetensors")
+    (tmp_path / "recipe.py").write_bytes(files["recipe.py"])
+    again = load_config(str(tmp_path / "recipe.py"), {"data.data_dir": str(data_dir)})
+    assert again == Workdir(workdir).config()
 
 
 def test_a_checkpoint_that_cannot_be_written_is_an_error(data_dir, tmp_path):

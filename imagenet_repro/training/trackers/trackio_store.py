@@ -76,7 +76,7 @@ def _without_output() -> contextlib.redirect_stdout:
 @contextlib.contextmanager
 def _without_hub() -> Iterator[None]:
     """Keep Trackio from asking the Hugging Face Hub for the user's name, which it does where there is a token."""
-    constants = importlib.import_module("huggingface_hub").constants
+    constants = importlib.import_module("huggingface_hub.constants")
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:
         yield
