@@ -22,6 +22,7 @@ def hub(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Return the content of a small network's file of weights."""
+    pytest.importorskip("huggingface_hub")
     path = tmp_path_factory.mktemp("weights") / "lenet.safetensors"
     pretrained.write(models.create("lenet5_1998", num_classes=3), path, class_names=("ant", "bee", "cat"))
     return path.read_bytes()

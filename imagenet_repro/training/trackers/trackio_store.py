@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from imagenet_repro.training.trackers.background import Adapter
 from imagenet_repro.training.trackers.tracked_run import KINDS, PROJECT, Row, TrackedRun
@@ -76,7 +77,7 @@ def _without_output() -> contextlib.redirect_stdout:
 @contextlib.contextmanager
 def _without_hub() -> Iterator[None]:
     """Keep Trackio from asking the Hugging Face Hub for the user's name, which it does where there is a token."""
-    constants = importlib.import_module("huggingface_hub.constants")
+    constants: Any = importlib.import_module("huggingface_hub.constants")
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:
         yield
