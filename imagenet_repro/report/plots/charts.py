@@ -66,6 +66,7 @@ CONFIG: dict[str, Any] = {
         "symbolLimit": 0,
         "titleLimit": 600,
     },
+    "point": {"opacity": 1},
     "text": {"color": "#000000", "fontSize": 11},
     "concat": {"spacing": 36},
 }

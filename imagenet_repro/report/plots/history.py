@@ -126,6 +126,8 @@ def _entry_rows() -> dict[str, charts.Rows]:
         ]
         for kind, some in (("winners", winners), ("others", others), ("person", [person]))
     }
+    (row,) = rows["person"]
+    row["label"] = f"{row['who']}: {row['error']:g} on {row['protocol']}"
     return dict(rows)
 
 
@@ -142,8 +144,6 @@ def _named_entries(domain: Point) -> tuple[list[tuple[str, Point]], list[tuple[P
     names = [
         (f"{row['who']} {row['error']:g}", (row["year"], row["error"])) for row in rows["winners"] + rows["others"]
     ]
-    text = f"{person['who']}: {person['error']:g} on {person['protocol']}"
-    names.append((text, (points[-1][0] + 0.3, person["error"])))
     slopes = [piece for pair in itertools.pairwise(points) for piece in _pieces(*pair)]
     return names, [*slopes, ((domain[0], person["error"]), (domain[1], person["error"]))]
 
@@ -216,12 +216,15 @@ def _draw_entries(frame: Frame) -> list[Any]:
     ]
     winners = charts.chart_on("winners")
     mark: dict[str, Any] = {"shape": "diamond", "size": 60, "color": DARK, "opacity": 1}
-    person = charts.chart_on("person").mark_rule(color=MUTED, strokeDash=[4, 3])
+    person = charts.chart_on("person")
     return [
         winners.mark_line(color=DARK, strokeWidth=1.6).encode(**place),
         winners.mark_point(filled=True, **mark).encode(**place, tooltip=tooltip),
         charts.chart_on("others").mark_point(filled=False, **mark).encode(**place, tooltip=tooltip),
-        person.encode(y=place["y"]),
+        person.mark_rule(color=MUTED, strokeDash=[4, 3]).encode(y=place["y"]),
+        person.mark_text(color=MUTED, align="left", baseline="bottom", dx=4, dy=-3).encode(
+            y=place["y"], x=altair.value(0), text="label:N"
+        ),
     ]
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_entries_stand_at_their_years_and_the_person_is_a_line():
     assert [row["error"] for row in datasets["person"]] == [5.1]
     labels = {row["label"] for row in datasets["names"]}
     assert {"XRCE 25.8", "WMW 2.25", "VGG, second 7.3"} <= labels
-    assert any(label.startswith("a person: 5.1 on") for label in labels)
+    assert datasets["person"][0]["label"] == "a person: 5.1 on 1,500 test images"
     assert sorted(row["error"] for row in datasets["others"]) == [7.3, 11.7, 16.4]
 
 
@@ -48,12 +49,8 @@ def test_other_data_has_a_panel_of_its_own():
     assert len(titles(chart)) == 2
     assert "folder:/flowers" in titles(chart)[1]
     assert "cannot be compared" in json.dumps(chart.views[0].specification["title"])
-    domains = [
-        panel["layer"][-2]["encoding"]["x"]["scale"]["domain"]
-        for panel in chart.views[0].specification["concat"]
-        if "encoding" in panel["layer"][-2] and "x" in panel["layer"][-2]["encoding"]
-    ]
-    assert all(domain == domains[0] for domain in domains)
+    scales = re.findall(r'"field": "year".*?"domain": (\[.*?\])', json.dumps(chart.views[0].specification))
+    assert len(set(scales)) == 1
 
 
 @pytest.mark.parametrize(
