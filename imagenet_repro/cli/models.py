@@ -35,6 +35,7 @@ def run(*, pattern: str = "", runs: Sequence[str] = (), flops: Taps = "full") ->
     from imagenet_repro.report import zoo_listing
     from imagenet_repro.storage.workdir import Workdir
     from imagenet_repro.zoo.entries import ENTRIES
+    from imagenet_repro.zoo.systems import SYSTEMS
 
     network = models.canonical(pattern)
     names = [name for name in models.names() if pattern in name]
@@ -50,7 +51,7 @@ def run(*, pattern: str = "", runs: Sequence[str] = (), flops: Taps = "full") ->
         zoo_listing.describe(network, measured.get(network))
         return EXIT_FINISHED
     if names:
-        zoo_listing.show(names, measured, () if pattern else ENTRIES, taps=flops)
+        zoo_listing.show(names, measured, () if pattern else ENTRIES, () if pattern else SYSTEMS, taps=flops)
     if two_towers:
         zoo_listing.show_two_towers(two_towers)
     return EXIT_FINISHED

@@ -138,13 +138,13 @@ def _sections(page: ComparisonPage) -> list[PageSection]:
         _disagreement_section(page),
         _section(page, "cues", shape_bias.TITLE),
         _section(page, "people", "People", [people.table(comparison)]),
-        _section(page, "history", "The challenge, 2010 to 2017", [_history_table(comparison)]),
+        _section(page, "history", "The challenge, 2010 to 2017, and after", _history_tables(comparison)),
         _provenance_section(comparison),
     ]
 
 
-def _history_table(comparison: Comparison) -> Table | None:
-    return history.entries() if history.belongs_to(comparison) else None
+def _history_tables(comparison: Comparison) -> list[Table | None]:
+    return [history.entries(), history.later_systems()] if history.belongs_to(comparison) else []
 
 
 def _leaderboard_section(page: ComparisonPage) -> PageSection:

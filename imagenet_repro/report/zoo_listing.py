@@ -18,6 +18,7 @@ from imagenet_repro.scoring.terminal import ruled_table
 from imagenet_repro.zoo.entries import ENTRIES, ChallengeEntry
 from imagenet_repro.zoo.published import PublishedErrors, network_facts
 from imagenet_repro.zoo.sizes import Sizes, sizes
+from imagenet_repro.zoo.systems import NOT_PUBLISHED, SYSTEMS, LaterSystem
 from imagenet_repro.zoo.two_towers import tower_sizes
 
 HEADINGS = ("year", "name", "params", "multiply-adds", "px", "top-1 %", "top-5 %", "protocol", "ours")
@@ -42,6 +43,7 @@ def show(
     names: Sequence[str],
     measured: dict[str, MeasuredErrors],
     entries: Iterable[ChallengeEntry] = ENTRIES,
+    systems: Iterable[LaterSystem] = SYSTEMS,
     *,
     taps: Taps = "full",
 ) -> None:
@@ -53,6 +55,7 @@ def show(
       names: networks.
       measured: our errors by network or by the system of an entry.
       entries: the entries of the challenge.
+      systems: results of the years after it; those of networks are left out.
       taps: the taps of convolutions that count as multiply-adds.
     """
     console = Console()
@@ -60,6 +63,7 @@ def show(
         console.width = FILE_WIDTH
     headings = HEADINGS[: None if measured else -1]
     rows = [(entry.year, 0, _entry_lines(entry, measured.get(entry.system))) for entry in entries]
+    rows += [(one.year, 2, [_system_line(one)]) for one in systems if not one.network]
     rows += [
         (network_facts(name).year or math.inf, 1, _network_lines(name, measured.get(name), taps)) for name in names
     ]
@@ -71,7 +75,7 @@ def show(
         one_line=[index for index, heading in enumerate(headings) if heading not in WRAPPED],
     )
     for row, (kind, _) in zip(table.rows, lines, strict=True):
-        row.style = "" if kind else "bold"
+        row.style = "" if kind == 1 else "bold"
     console.print(table)
     console.print(
         "Errors are in percent, as published; `main.py models NAME` names the sources. Parameters are the trainable"
@@ -152,6 +156,11 @@ def _is_on_validation(result: dict[str, Any]) -> bool:
 def _entry_lines(entry: ChallengeEntry, ours: MeasuredErrors | None) -> list[list[str]]:
     cells = [str(entry.year), f"{entry.who}: {entry.what}", "", "", "", "", f"{entry.top5:g}", entry.protocol]
     return [[*cells, _measured_cell(ours)]]
+
+
+def _system_line(system: LaterSystem) -> list[str]:
+    missing = "; weights not published" if system.weights == NOT_PUBLISHED else ""
+    return [str(system.year), system.title, "", "", "", f"{system.top1:g}", "", system.protocol + missing, ""]
 
 
 def _measured_cell(measured: MeasuredErrors | None) -> str:

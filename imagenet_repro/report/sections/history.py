@@ -1,4 +1,4 @@
-"""The table of the challenge's entries, year by year."""
+"""The tables of the challenge's entries, year by year, and of what followed."""
 
 import re
 
@@ -6,6 +6,7 @@ from imagenet_repro.report.records import Comparison
 from imagenet_repro.report.tables import Table
 from imagenet_repro.scoring.sets import IMAGENET
 from imagenet_repro.zoo.entries import ENTRIES
+from imagenet_repro.zoo.systems import SYSTEMS
 
 DEMO = re.compile(r"silhouettes([/:].*)?")  # the data set of the demo, which shows the decade in miniature
 
@@ -23,3 +24,14 @@ def entries() -> Table:
     )
     caption = "Top-5 error as published, on the challenge's test set of that year unless the protocol says otherwise."
     return Table("history", ("entry", "year", "top-5 error %", "protocol; source"), rows, caption)
+
+
+def later_systems() -> Table:
+    """Return published results of the years after the challenge as a table, one row a result, by year."""
+    rows = tuple((one.title, str(one.year), f"{one.top1:g}", one.protocol, one.weights, one.source) for one in SYSTEMS)
+    caption = (
+        "Top-1 error as published. A zero-shot classifier has seen no label of ImageNet, a fine-tuned one all of them;"
+        " each system was trained on more images before, most of them not public."
+    )
+    headings = ("system", "year", "top-1 error %", "protocol", "weights", "source")
+    return Table("history_later", headings, rows, caption, heading="What followed")
