@@ -59,6 +59,26 @@ class ArrayRecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             **options,
         )
 
+    def pair_info(self, description: str, metadata: tfds.core.MetadataDict) -> tfds.core.DatasetInfo:
+        """Return the description of a data set with the features image, captions and file_name.
+
+        Args:
+            description: one sentence about the data set, stored with it.
+            metadata: what the builder records besides.
+        """
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "captions": tfds.features.Sequence(tfds.features.Text()),
+            "file_name": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=description,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+            metadata=metadata,
+        )
+
     def _shard_iterators_per_split(self, dl_manager) -> Mapping[str, Sequence[Shard]]:
         del dl_manager
         return self.shards()

@@ -33,6 +33,7 @@ class Contents:
       problems: names by what is wrong with them, "are WRONG: remedy".
       rename: how a class gets another name.
       same_classes: whether every split must have every class; otherwise only `train` must.
+      has_labels: whether images have labels; otherwise they have captions, and the label of each is empty.
       notes: remarks for the user.
     """
 
@@ -48,6 +49,7 @@ class Contents:
     problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     rename: str = "Rename the folders"
     same_classes: bool = True
+    has_labels: bool = True
     notes: list[str] = field(default_factory=list)
 
     def set_images(self, images: Sequence[Image]) -> None:
@@ -93,7 +95,9 @@ def finish(contents: Contents, source: Path, options: Options, **reading: Any) -
 
 def require_no_problem(contents: Contents, source: Path) -> None:
     """Raise UserError, with a list of all problems of a source, if it has any."""
-    checks = (_layout_problems, _name_problems, _class_problems, _file_problems)
+    checks = (_layout_problems, _class_names, _name_problems, _class_problems, _file_problems)
+    if not contents.has_labels:
+        checks = (_layout_problems, _name_problems, _file_problems)
     problems = [problem for check in checks for problem in check(contents)]
     if problems:
         raise cannot_prepare(source, problems)
@@ -112,8 +116,11 @@ def describe(listing: Listing) -> str:
     held_out = ""
     if listing.options.holdout:
         held_out = f" ({100 * listing.options.holdout:g} % of each class held out, seed {listing.options.seed})"
+    texts = f"{len(listing.classes):,} classes"
+    if listing.captions is not None:
+        texts = f"{sum(map(len, listing.captions.values())):,} captions"
     return (
-        f"{names.printable(str(listing.source))} holds {listing.shape}: {len(listing.classes):,} classes, "
+        f"{names.printable(str(listing.source))} holds {listing.shape}: {texts}, "
         f"{len(listing.images):,} images; {splits}{held_out}"
     )
 
@@ -156,7 +163,7 @@ def _layout_problems(contents: Contents) -> Iterator[str]:
     yield from contents.conflicts
 
 
-def _name_problems(contents: Contents) -> Iterator[str]:
+def _class_names(contents: Contents) -> Iterator[str]:
     labels = {label for _, label in contents.folders} | set(contents.classes or ())
     unfit = defaultdict(list)
     for label in labels:
@@ -172,6 +179,9 @@ def _name_problems(contents: Contents) -> Iterator[str]:
             yield f"the classes {escaped} have the same name in other Unicode characters. {contents.rename}"
         elif not together:
             yield f"the classes {_quoted(group)} differ in letter case alone, and no split has both. {contents.rename}"
+
+
+def _name_problems(contents: Contents) -> Iterator[str]:
     strange = [image.name for image in contents.images if not names.is_utf8(image.name)]
     if strange:
         yield f"{len(strange)} names of images are not UTF-8: {names.some(strange)}. Rename them"

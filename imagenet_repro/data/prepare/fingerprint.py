@@ -11,6 +11,7 @@ replaced. The record is an entry of tfds' `metadata.json`:
 | `damaged` | the number of damaged members of zip files, which are stored as empty images; absent for none |
 | `folders` | a digest of the folders, or of the files that hold images, with their last changes, quick to compare |
 | `options` | the share that is held out, its seed, and the names of a table's columns; absent for none |
+| `captions` | a digest of the captions with their images; absent where images have labels |
 | `slow` | true where listing the source reads its files, as tar files; absent otherwise |
 """
 
@@ -40,6 +41,7 @@ DAMAGED = "damaged"  # key of the record, of a number that only some records hav
 COPY_OF = "imagenet_repro_copy_of"  # key of the digest, in a smaller copy, of the data set that it was copied from
 _TYPES = {"images": dict} | dict.fromkeys(("name", "path", "sizes", "times", "contents", "folders"), str)
 SLOW = "slow"  # key of the record, true where listing the source reads its files
+CAPTIONS = "captions"  # key of the record, of a digest that only image-text pairs have
 OPTIONS = "options"  # key of the record, of how the source was to be understood
 _MAX_SHOWN = 5  # differences that a message lists
 _MAX_LISTED = 20_000  # images that the start of every run may list, in 0.2 s on a local disk
@@ -69,7 +71,7 @@ def record(listing: Listing, name: str) -> dict[str, Any]:
     images: dict[str, dict[str, int]] = {}
     for (split, label), count in sorted(counts.items()):
         images.setdefault(split, {})[label] = count
-    optional = {OPTIONS: listing.options.to_json(), SLOW: not listing.is_quick}
+    optional = {OPTIONS: listing.options.to_json(), SLOW: not listing.is_quick, CAPTIONS: _captions(listing)}
     return {
         "name": name,
         "path": str(listing.source.resolve()),
@@ -136,6 +138,8 @@ def _changes(
     ]
     if not differences and recorded and recorded["sizes"] != now["sizes"]:
         differences.append("images have other names or sizes")
+    if recorded and recorded.get(CAPTIONS) != now.get(CAPTIONS):
+        differences.append("images have other captions")
     if not differences and recorded and recorded.get(DAMAGED) and recorded["folders"] != now["folders"]:
         # A repaired member has the checksum that the archive stated for the damaged one.
         differences.append(f"{recorded[DAMAGED]} images were damaged, and the files are now others")
@@ -146,6 +150,14 @@ def has_other_times(directory: Path, listing: Listing) -> bool:
     """Return whether images of a source were written after a data set was prepared from it, or copied since."""
     recorded = read(directory).get(SOURCE)
     return bool(recorded) and recorded["times"] != _times(listing)
+
+
+def _captions(listing: Listing) -> str:
+    """Return the digest of all captions; empty where images have labels."""
+    if listing.captions is None:
+        return ""
+    texts = ((name, number, text) for name, own in listing.captions.items() for number, text in enumerate(own))
+    return str(Digest((f"{name}/{text}", number) for name, number, text in texts))
 
 
 def _times(listing: Listing) -> str:

@@ -68,7 +68,10 @@ class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
         super().__init__(data_dir=root)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.image_info(describe(self._listing.source), self._listing.classes, metadata=self._record)
+        description = describe(self._listing.source)
+        if self._listing.captions is not None:
+            return self.pair_info(description, self._record)
+        return self.image_info(description, self._listing.classes, metadata=self._record)
 
     def _download_and_prepare(self, *arguments, **options) -> None:
         super()._download_and_prepare(*arguments, **options)
@@ -93,7 +96,9 @@ class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
                     self._damaged += not content
                 self._contents.add(image.name, zlib.crc32(content))
                 self._on_progress()
-                yield image.name, {"image": content, "label": image.label, "file_name": image.name}
+                captions = self._listing.captions
+                text = {"label": image.label} if captions is None else {"captions": captions[image.name]}
+                yield image.name, {"image": content, **text, "file_name": image.name}
 
 
 def _shards(listing: Listing, split: str) -> list[list[Image]]:

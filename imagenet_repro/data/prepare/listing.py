@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +63,8 @@ class Options:
       holdout: the share of each class that becomes the split `validation`, in [0, 1); None: no image is held out, and
         the source has to name its splits.
       seed: of the choice of these images.
-      columns: the columns of a table by their use, `file`, `image`, `label` or `split`, where they have other names.
+      columns: the columns of a table by their use, `file`, `image`, `label`, `caption` or `split`, where they have
+        other names.
     """
 
     holdout: float | None = None
@@ -98,6 +99,7 @@ class Listing:
       is_copied: whether opening these files writes a temporary copy of the images.
       is_quick: whether listing the source asks for the status of files alone, and reads no images.
       has_checksums: whether the stamp of an image in an archive is its CRC-32.
+      captions: of each image by its name; None: images have labels.
     """
 
     source: Path
@@ -111,6 +113,7 @@ class Listing:
     is_copied: bool = False
     is_quick: bool = True
     has_checksums: bool = True
+    captions: Mapping[str, tuple[str, ...]] | None = None
 
 
 class Reader:

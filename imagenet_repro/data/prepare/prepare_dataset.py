@@ -422,7 +422,8 @@ def _find_folder(source: Path, path: Path, listing: Listing | None) -> PreparedD
         return dataclasses.replace(prepared, notes=(f"{shown} is no longer there, so it was not compared",))
     integrity.check_class_names(builder, "label")
     features: Any = builder.info.features
-    changes = fingerprint.changes(path, listing, features["label"].names, prepared.splits)
+    classes = features["label"].names if "label" in features else ("",)  # pairs have no classes, as their listing
+    changes = fingerprint.changes(path, listing, classes, prepared.splits)
     if not changes and fingerprint.has_other_times(path, listing):
         with _progress_bar(f"comparing {path.parent.name}", len(listing.images)) as advance:
             changes = fingerprint.content_changes(path, listing, on_progress=advance)

@@ -1,11 +1,15 @@
 """Listing of a table of images: a CSV, TSV or Parquet file with the columns file, label and perhaps split.
 
+A table without a label and with a column caption holds image-text pairs; a file may then have several rows, each with
+another caption.
+
 Files are named by their paths relative to the table. Columns are found by their names, whatever their letter case:
 
 | use | names |
 |---|---|
 | file | file, file_name, filename, path, filepath, image, image_path, img |
 | label | label, class, class_name, category |
+| caption | caption, captions, text, sentence |
 | split | split, subset, set |
 """
 
@@ -16,7 +20,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from imagenet_repro.data.prepare import names
 from imagenet_repro.data.prepare.contents import TOO_LARGE, Contents, cannot_prepare, finish, in_order, split_name
@@ -30,9 +34,23 @@ _COLUMNS = {
     "label": ("label", "class", "class_name", "category"),
     "split": ("split", "subset", "set"),
 }
+_OF_PAIRS = {
+    "file": FILE_COLUMNS,
+    "caption": ("caption", "captions", "text", "sentence"),
+    "split": _COLUMNS["split"],
+}
 _DELIMITERS = ",;\t"
 _ROWS = 65_536  # of a Parquet file that are read at a time
-Row = tuple[str, str, str]  # file, label and split
+_MAX_LINES = 10  # that a message names
+
+
+class Row(NamedTuple):
+    """The cells of a row."""
+
+    file: str
+    text: str  # the label or the caption
+    split: str
+    use: str  # of the text, "label" or "caption"
 
 
 def scan(source: Path, options: Options) -> Listing:
@@ -47,22 +65,55 @@ def scan(source: Path, options: Options) -> Listing:
     contents.rename, contents.same_classes = "Rename them in the table", False
     images, root = [], source.parent
     incomplete: dict[str, list[int]] = defaultdict(list)
-    for number, (file, label, split) in rows:
-        if not file or not label:
-            incomplete["file" if not file else "label"].append(number)
+    captions: dict[str, list[str]] = defaultdict(list)
+    for number, (file, text, split, use) in rows:
+        if not file or not text:
+            incomplete["file" if not file else use].append(number)
             continue
-        image = Image(sys.intern(split_name(split)), sys.intern(label), _relative(file, root), None, 0)
+        label = "" if use == "caption" else sys.intern(text)
+        image = Image(sys.intern(split_name(split)), label, _relative(file, root), None, 0)
+        if use == "caption":
+            captions[image.name].append(text)
         if status := _status(root / image.name, contents):
             images.append(image._replace(size=status.st_size, stamp=status.st_mtime_ns, linked=True))
-    problems = [
-        f"{len(lines)} rows have no {column}, the first in line {lines[0]:,}" for column, lines in incomplete.items()
-    ]
+    problems = [_incomplete(column, lines) for column, lines in incomplete.items()]
     if problems:
         raise cannot_prepare(source, problems)
+    if captions:
+        return _pairs(contents, images, captions, source, options)
     _require_one_row_each(images, source)
     contents.set_images(images)
     contents.classes = in_order({image.label for image in images})
     return finish(contents, source, options, root=root)
+
+
+def _incomplete(column: str, lines: Sequence[int]) -> str:
+    if column != "caption":
+        return f"{len(lines)} rows have no {column}, the first in line {lines[0]:,}"
+    shown = ", ".join(f"{line:,}" for line in lines[:_MAX_LINES])
+    more = f" and {len(lines) - _MAX_LINES:,} more" if len(lines) > _MAX_LINES else ""
+    return f"{len(lines)} rows have an empty caption, in lines {shown}{more}. Write one, or remove the rows"
+
+
+def _pairs(
+    contents: Contents, images: Sequence[Image], captions: Mapping[str, list[str]], source: Path, options: Options
+) -> Listing:
+    """Return the listing of images with captions, each image once.
+
+    Raises:
+        UserError: an image is in several splits, or as `contents.finish`.
+    """
+    if options.holdout is None:  # pairs are for training, so they need no other split
+        images = [image._replace(split=image.split or "train") for image in images]
+    unique = {(image.split, image.name): image for image in images}
+    contents.shape, contents.has_labels = f"a table of files and captions ({source.name})", False
+    several = [name for name, count in Counter(name for _, name in unique).items() if count > 1]
+    if several:
+        contents.conflicts.append(f"{len(several)} files are in several splits: {names.some(several)}. Keep one each")
+        unique = {image.name: image for image in images}
+    contents.set_images(list(unique.values()))
+    stored = {name: tuple(texts) for name, texts in captions.items()}
+    return finish(contents, source, options, root=source.parent, captions=stored)
 
 
 def find_columns(available: Sequence[str], uses: Mapping[str, Sequence[str]], options: Options) -> dict[str, str]:
@@ -98,7 +149,7 @@ def find_columns(available: Sequence[str], uses: Mapping[str, Sequence[str]], op
 
 
 def _text_rows(source: Path, options: Options) -> Iterator[tuple[int, Row]]:
-    """Yield the number of each line with its file, label and split."""
+    """Yield the number of each line with its cells."""
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
@@ -114,7 +165,9 @@ def _text_rows(source: Path, options: Options) -> Iterator[tuple[int, Row]]:
                     )
                 cells = {use: row[column] for use, column in columns.items()}
                 # Blanks around a label are an error that is reported, because other tables may have it without.
-                yield reader.line_num, (cells["file"].strip(), cells["label"], cells.get("split", "").strip())
+                use = _text_use(cells)
+                text = cells[use].strip() if use == "caption" else cells[use]
+                yield reader.line_num, Row(cells["file"].strip(), text, cells.get("split", "").strip(), use)
     except UnicodeDecodeError as error:
         raise UserError(f"{names.printable(str(source))} is not UTF-8 ({error}). Save the table as UTF-8") from error
     except (OSError, csv.Error) as error:
@@ -132,9 +185,11 @@ def _parquet_rows(source: Path, options: Options) -> Iterator[tuple[int, Row]]:
             for batch in file.iter_batches(_ROWS, columns=list(columns.values())):
                 cells = {use: batch.column(column).to_pylist() for use, column in columns.items()}
                 splits = cells.get("split", [""] * batch.num_rows)
-                for row in zip(cells["file"], cells["label"], splits, strict=True):
+                use = _text_use(cells)
+                for row in zip(cells["file"], cells[use], splits, strict=True):
                     number += 1
-                    yield number, (_text(row[0]), _text(row[1]), _text(row[2]))
+                    name, text, split = map(_text, row)
+                    yield number, Row(name, text.strip() if use == "caption" else text, split, use)
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{names.printable(str(source))} cannot be read as Parquet: {error}") from error
 
@@ -143,9 +198,13 @@ def _text(cell: Any) -> str:
     return "" if cell is None else str(cell)
 
 
+def _text_use(cells: Mapping[str, Any]) -> str:
+    return "caption" if "caption" in cells else "label"
+
+
 def _columns(source: Path, available: Sequence[str], options: Options) -> dict[str, str]:
     try:
-        return find_columns(available, _COLUMNS, options)
+        return find_columns(available, _OF_PAIRS if _has_captions(available, options) else _COLUMNS, options)
     except UserError as error:
         raise cannot_prepare(source, [str(error)]) from error
 
@@ -188,3 +247,11 @@ def _require_one_row_each(images: Sequence[Image], source: Path) -> None:
         raise cannot_prepare(
             source, [f"{len(repeated)} files have more than one row{also}: {names.some(repeated)}. Keep one row each"]
         )
+
+
+def _has_captions(available: Sequence[str], options: Options) -> bool:
+    """Return whether a table holds captions: where the options name such a column, or there is one and no label."""
+    named, usual = dict(options.columns), {name.strip().lower() for name in available}
+    if "caption" in named or "label" in named:
+        return "caption" in named
+    return bool(usual & set(_OF_PAIRS["caption"])) and not usual & set(_COLUMNS["label"])
