@@ -22,6 +22,7 @@ FOLDER = REPOSITORY / "docs" / "reference"
 NOTE = "<!-- Written by `python -m tools.reference` from the code; do not edit. -->\n"
 ROOTS = (  # heading, what it configures, class
     ("A network's run", run.Config),
+    ("A run of two towers on pairs", run.ContrastiveConfig),
     ("A run of hand-made features", run.FeatureConfig),
     ("A sweep", sweep.SweepConfig),
     ("An ensemble", ensemble.EnsembleConfig),

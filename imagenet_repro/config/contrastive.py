@@ -33,7 +33,7 @@ class ClassNames:
     """A sentence with the name of an image's class, for any classification data set."""
 
     name: str = "class_names"
-    templates: tuple[str, ...] = (PROMPT,)  # one is drawn for each use of an image; {name} is the class
+    templates: tuple[str, ...] = (PROMPT,)  # one is drawn for each use of an image; {name} or {} is the class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,4 +63,4 @@ class ImageTower:
 class ZeroShot:
     """The classifier that is evaluated: the features of each class's prompts, averaged over the templates."""
 
-    templates: tuple[str, ...] = (PROMPT,)  # {name} is the class
+    templates: tuple[str, ...] = (PROMPT,)  # {name} or {} is the class

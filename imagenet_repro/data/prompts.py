@@ -9,30 +9,30 @@ from jaxtyping import Int32
 from imagenet_repro.data.tokenizers import Tokenizer
 from imagenet_repro.errors import UserError
 
-FIELD = "name"  # of a template, where the name of the class goes
+FIELDS = ("name", "")  # of a template, where the name of the class goes
 
 
 def fill(template: str, name: str, key: str) -> str:
     """Return a template with the name of a class.
 
     Args:
-      template: text in which {name} is the class.
+      template: text in which {name} or {} is the class.
       name: of the class.
       key: of the configuration that holds the template, for messages.
 
     Raises:
-      UserError: the template has no {name}, another field, or an open brace.
+      UserError: the template has no place for the name or several, another field, or an open brace.
     """
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
     except ValueError as error:
         raise UserError(f"{key}: the template {template!r} cannot be filled: {error}") from error
-    if fields != [FIELD]:
+    if len(fields) != 1 or fields[0] not in FIELDS:
         raise UserError(
-            f"{key}: the template {template!r} needs {{name}}, the class, once and no other field, such as 'a photo of"
-            " a {name}.'"
+            f"{key}: the template {template!r} needs {{name}} or {{}}, the class, once and no other field, such as 'a"
+            " photo of a {name}.'"
         )
-    return template.format(name=name)
+    return template.format(name, name=name)
 
 
 def class_tokens(
@@ -42,7 +42,7 @@ def class_tokens(
 
     Args:
       names: of the classes, as a reader would write them.
-      templates: texts in which {name} is the class.
+      templates: texts in which {name} or {} is the class.
       tokenizer: of the texts.
       length: tokens of a text.
       key: of the configuration that holds the templates, for messages.

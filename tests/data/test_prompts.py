@@ -9,7 +9,7 @@ from imagenet_repro.errors import UserError
 
 
 def test_every_class_is_in_every_template():
-    templates = ("a photo of a {name}.", "{name}!")
+    templates = ("a photo of a {name}.", "{}!")
     tokens, n_truncated = prompts.class_tokens(["cup", "dog {x}"], templates, ByteTokenizer(), 24, "config.x")
     expected = ["a photo of a cup.", "cup!", "a photo of a dog {x}.", "dog {x}!"]
     np.testing.assert_array_equal(tokens.reshape(4, 24), ByteTokenizer().encode(expected, 24)[0])
