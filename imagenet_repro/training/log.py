@@ -305,8 +305,11 @@ class RunLog(Screen):
         )
 
     def close(self) -> None:
-        """Flush and close the screen and the files."""
-        super().close()
-        if self._primary:
-            self._file.close()
-            self._trackers.close()
+        """Flush and close the trackers, the file and the screen."""
+        try:
+            if self._primary:
+                self._file.close()
+                with self.stage("writing to the trackers", announce=False):
+                    self._trackers.close()
+        finally:
+            super().close()

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 from imagenet_repro.training.trackers.tracked_run import KINDS, Row
 
-Result = TypeVar("Result")
-
 MOST_WAITING = 10_000  # rows; a tracker that is so far behind does not keep up
 STARTING_SECONDS = 120.0  # that the start of a run waits for a tracker
 CLOSING_SECONDS = 60.0  # that its end waits for it
+
+Result = TypeVar("Result")
 
 
 class Adapter(abc.ABC):

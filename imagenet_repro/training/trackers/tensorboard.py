@@ -88,5 +88,7 @@ class TensorBoard:
         from tensorboardX.summary import hparams
 
         self._write(self._step, result)
-        for summary in hparams(self._run.settings_as_text, dict(result)):
+        settings = self._run.settings
+        scalars = {key: value for key, value in settings.items() if isinstance(value, bool | int | float)}
+        for summary in hparams(self._run.settings_as_text | scalars, dict(result)):
             self._writer.write_event(self._messages.Event(wall_time=time.time(), summary=summary))
