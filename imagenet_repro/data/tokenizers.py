@@ -158,6 +158,8 @@ def open_tokenizer(name: str, path: str | Path = "") -> Tokenizer:
     if name not in NAMES:
         raise UserError(f"config.tokenizer: there is no tokenizer '{name}': {nearest(name, NAMES)}")
     if name == BYTES:
+        if path:
+            raise UserError(f"the tokenizer '{name}' has no vocabulary, and {path} would be ignored; leave it out")
         return ByteTokenizer()
     path = path or (packaged_vocabulary() if name == CLIP else "")
     if not path:

@@ -6,6 +6,7 @@ archive, which only OpenAI published, or from the configuration beside the file.
 approximation with which big_vision trained them.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import image_text
 from imagenet_repro.models.image_text import ImageTextNetwork, TwoTowers
+from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.models.vit import VisionTransformer, resize_positions
 from imagenet_repro.pretrained import preprocessing, tensors
 from imagenet_repro.pretrained.files import Weights
@@ -60,15 +62,22 @@ def select_image_text(
             " without an error: 'quick_gelu' (OpenAI's, DFN's and MetaCLIP's weights) or 'gelu' (LAION's and"
             " DataComp's). Add one of them: --options=\"{'activation': 'quick_gelu'}\""
         )
-    images, source = weights.preprocessing, weights.source or "as the file states"
-    if images is None:
-        own = _used_pixels(design) == _image_size(weights)
-        size = chosen.get("image_size") or (design.image_size if own else _image_size(weights)) or design.image_size
-        images, source = design.preprocessing(size), f"usual for {name}"
+    images, source = _images(weights, name, design)
+    if "image_size" in chosen:
+        images = dataclasses.replace(images, image_size=chosen["image_size"])
     if settings:
         images = preprocessing.change(images, settings)
         source = f"{', '.join(settings)} as given; the rest {source}"
     return Selection(name, chosen | {"image_size": images.image_size}, images, source)
+
+
+def _images(weights: Weights, name: str, design: TwoTowers) -> tuple[Preprocessing, str]:
+    """Return the preprocessing of images that a file states or shows, and where it is from, in words."""
+    if weights.preprocessing is not None:
+        return weights.preprocessing, weights.source or "as the file states"
+    size = _image_size(weights)
+    is_own = size in (0, _used_pixels(design))
+    return design.preprocessing(design.image_size if is_own else size), f"usual for {name}"
 
 
 def _likely_network(weights: Weights) -> str:

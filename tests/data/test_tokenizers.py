@@ -127,5 +127,7 @@ def test_damaged_vocabularies_are_refused(name, content, message, tmp_path):
 def test_a_missing_vocabulary_is_named():
     with pytest.raises(UserError, match=r"--tokenizer=FILE.*Gemma"):
         open_tokenizer("siglip2")
+    with pytest.raises(UserError, match=r"has no vocabulary, and x\.model would be ignored"):
+        open_tokenizer("bytes", "x.model")
     with pytest.raises(UserError, match=r"no such file.*bpe_simple_vocab"):
         open_tokenizer("clip", "/no/such.gz")

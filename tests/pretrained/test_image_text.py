@@ -148,6 +148,8 @@ def test_positions_of_other_images_are_interpolated(clip, tmp_path):
     weights = pretrained.read(save(tmp_path / "clip.safetensors", larger))
     options = {"activation": "gelu"}
     assert pretrained.select_image_text(weights, options=options).options["image_size"] == 48
+    options |= {"image_size": 64}
+    assert pretrained.select_image_text(weights, options=options).preprocessing.image_size == 64
     report, network = load(larger | {}, tmp_path / "clip.safetensors")
     assert report.preprocessing.image_size == 48
     assert network.image.pos_embed.shape == (1, 37, 192)
