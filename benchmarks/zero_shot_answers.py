@@ -38,11 +38,13 @@ HEADER = """# Zero-shot answers beside open_clip and transformers
 Decoding, preparing images, tokens, both towers, the ensemble of prompts and the logits, all ours in float32 on two CPU
 cores, beside the same by each library. Architectures are the published ones with equal random weights, in files of
 the library's layout. Images are every tenth of the 1,000 photographs of EliSchwartz/imagenet-sample-images; the
-classes are those of 20 of them, with two templates of CLIP's notebook. The distance is that of all logits,
-relative to their deviation from the mean over images and classes. `benchmarks/zero_shot_answers.py` writes this file.
+classes are those of 20 of them, with two templates of CLIP's notebook. The central crop of transformers begins a pixel
+earlier than torchvision's, open_clip's and ours where the margins are not equal; the other photographs have the same
+crop. The distance is that of the logits of photographs with the same crop, relative to their deviation from the mean
+over images and classes. `benchmarks/zero_shot_answers.py` writes this file.
 
-| network | library | parameters | images | same first guess | distance of logits |
-|---|---|---:|---:|---:|---:|
+| network | library | parameters | images | same crop | same guess | of the same crop | distance of logits |
+|---|---|---:|---:|---:|---:|---:|---:|
 """
 
 
@@ -229,10 +231,6 @@ def compare(name, arguments):
     """Score the photographs with our commands, and return the row of a case."""
     from safetensors.numpy import save_file
 
-    from imagenet_repro.models import image_text
-    from imagenet_repro.scoring import predictions
-    from imagenet_repro.zoo import counting
-
     case, stored, work = CASES[name], np.load(ANSWERS), arguments.work
     paths, names = photographs(arguments.sets)
     shapes = json.loads(gzip.decompress(stored[f"{name}/shapes"].tobytes()))
@@ -263,12 +261,35 @@ def compare(name, arguments):
         f"--out={out}",
     )
     file.unlink()
-    predicted, expected = predictions.load(out), stored[f"{name}/logits"]
+    return row(name, out, paths)
+
+
+def row(name, out, paths):
+    """Return the row of a case from our predictions."""
+    from imagenet_repro.models import image_text
+    from imagenet_repro.scoring import predictions
+    from imagenet_repro.zoo import counting
+
+    case, predicted, expected = CASES[name], predictions.load(out), np.load(ANSWERS)[f"{name}/logits"]
     ours = predicted.logits[np.argsort([str(one).rpartition("/")[2] for one in predicted.id])]
-    same = int((ours.argmax(1) == expected.argmax(1)).sum())
-    distance = np.linalg.norm(ours - expected) / np.linalg.norm(expected - expected.mean())
+    same = ours.argmax(1) == expected.argmax(1)
+    crop = np.array([has_same_crop(case, path) for path in paths])
+    distance = np.linalg.norm((ours - expected)[crop]) / np.linalg.norm(expected[crop] - expected[crop].mean())
     count = counting.parameter_count(image_text.abstract_image_text(case.network))
-    return f"| {case.network} | {case.library} | {count:,} | {len(ours)} | {same} | {distance:.1e} |\n"
+    counts = (len(ours), crop.sum(), same.sum(), same[crop].sum())
+    cells = (case.network, case.library, f"{count:,}", *counts, f"{distance:.1e}")
+    return f"| {' | '.join(map(str, cells))} |\n"
+
+
+def has_same_crop(case, path):
+    """Return whether a library cuts the same 224 pixels out of a photograph that we do."""
+    from PIL import Image
+
+    if (case.library, case.tokenizer) != ("transformers", "clip"):
+        return True
+    with Image.open(path) as image:
+        margin = int(224 * max(image.size) / min(image.size)) - 224
+    return round(margin / 2) == margin // 2
 
 
 def check_tokens(model, names, expected):
