@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,11 +24,12 @@ from imagenet_repro.config import AnyConfig, Config, FrozenConfig, TrainedConfig
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import loader, pairs, sources
 from imagenet_repro.data.prefetch import prefetch_to_device
-from imagenet_repro.errors import UserError
+from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.inference.evaluator import Evaluator
 from imagenet_repro.planning import evaluation_fit, fit
 from imagenet_repro.training import cpu_precision, devices, fitting, memory, systems, teachers
 from imagenet_repro.training.budget import Meter
+from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.parallel import NO_RATE
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.systems.system import PreparationCost
@@ -36,6 +38,7 @@ OWN_STATE, START_FIELD = Path("/proc/self/stat"), 19  # starttime, after the nam
 UPTIME = Path("/proc/uptime")
 SECONDS, WARM_UP = 3.0, 1.0  # of the steps that are timed, at the least, and of those before
 LONGEST_STEP = 10.0  # seconds of a first step, or of a first batch that is evaluated, after which no other is taken
+KEPT = "/jax/compilation_cache/cache_misses"  # the event that JAX records when it keeps a program
 IN_FLIGHT = 2  # steps given to the devices before their results are read, as in training
 EVALUATED_BATCHES = 4  # of an evaluation that is timed, at the most
 
@@ -52,10 +55,11 @@ class RunCost:
       seconds: measured time of this work with the reading of its images, without evaluation and saving, and without
         learning vocabularies.
       compilation_seconds: time to compile the training step, or to load it where it was compiled before.
-      loading_seconds: time to load both steps now that they are compiled; that of compiling those that are not kept.
-      startup_seconds: time from the start of the process to the first step, with `loading_seconds` in it.
+      startup_seconds: time from the start of the process to the first step, with the compilation of both steps.
+      has_compiled: whether a program was compiled that is kept, so that a run only loads it: it then starts faster and
+        takes less memory.
       evaluation_seconds: time of all evaluations of the run; 0 for hand-made features.
-      peak_memory: the result of `memory.peak` after these steps, without what compiling took where that is known.
+      peak_memory: the result of `memory.peak` after these steps.
       device: the device of the measurement.
       parameters: number of parameters.
       flops_per_step: floating point operations of a step over the whole batch.
@@ -75,8 +79,8 @@ class RunCost:
     compilation_seconds: float
     peak_memory: dict[str, Any]
     device: str
-    loading_seconds: float = 0.0
     startup_seconds: float = 0.0
+    has_compiled: bool = False
     evaluation_seconds: float = 0.0
     parameters: int = 0
     flops_per_step: int = 0
@@ -100,7 +104,6 @@ class _Measured:
     Attributes:
       compilation_seconds: of the training step.
       evaluation_compilation_seconds: of the evaluation step.
-      loading_seconds: of both steps, taken from the cache of compiled programs if they were put there.
       first_batch_seconds: until the first batch was there.
       step_seconds: of a step, with the reading of its images.
       timed_steps: whose mean that is; 0: of the first one.
@@ -110,7 +113,6 @@ class _Measured:
     """
 
     compilation_seconds: float
-    loading_seconds: float
     step_seconds: float
     timed_steps: int
     first_batch_seconds: float = 0.0
@@ -138,6 +140,7 @@ def estimate_cost(config: AnyConfig, say: Callable[[str], None] = lambda stage: 
         raise UserError("a classifier on frozen features takes no training steps, of which a few could be measured")
     say(f"reading the data set {config.data.name}")
     devices.start()
+    kept = _watch_compilation()
     splits = pairs.open_splits(config)
     if isinstance(config, Config):
         config = systems.with_image_size(dataclasses.replace(config, precision=cpu_precision.choose(config.precision)))
@@ -161,14 +164,15 @@ def estimate_cost(config: AnyConfig, say: Callable[[str], None] = lambda stage: 
     meter = Meter(config.batch_size, splits.train.num_examples, flops, flops_before=round(preparation.flops))
     steps = _count_steps(config, meter, measured.step_seconds, preparation)
     evaluated = _count_evaluated(config, meter, splits, steps, measured.step_seconds)
-    loading = preparation.compilation_seconds + measured.loading_seconds
+    compilation = preparation.compilation_seconds + measured.compilation_seconds
+    loading = compilation + measured.evaluation_compilation_seconds
     return RunCost(
         images=steps * config.batch_size,
         steps=steps,
         flops=preparation.flops + steps * flops,
         seconds=preparation.seconds + steps * measured.step_seconds,
-        compilation_seconds=preparation.compilation_seconds + measured.compilation_seconds,
-        loading_seconds=loading,
+        compilation_seconds=compilation,
+        has_compiled=bool(kept),
         startup_seconds=before + loading + measured.first_batch_seconds,
         evaluation_seconds=evaluated * measured.image_seconds,
         peak_memory=memory.peak(),
@@ -204,26 +208,21 @@ class _NetworkProbe:
         """Return what compiling, steps and an evaluation took; the state's buffers are used up."""
         batch = self._system.spread.put_batch(self._system.blank_batch(self._config.batch_size))
         fitted, evaluator, compilation, free = self._compile(state, batch)
-        evaluation_compilation = evaluator.compilation_seconds
-        loading = compilation + evaluation_compilation
-        if _is_kept(compilation) or _is_kept(evaluation_compilation):
-            self._say("loading what was compiled, as a run does")
-            jax.clear_caches()
-            fitted, evaluator, seconds, _ = self._compile(state, batch)
-            loading = seconds + evaluator.compilation_seconds
         del batch
-        memory.forget_peak()
         self._say("measuring steps")
         state, first_batch, step_seconds, timed = self._time_steps(fitted.compiled, state)
         self._say("measuring an evaluation")
+        image_seconds = self._time_image(evaluator, state)
+        if memory.peak()["of"] == "process":
+            self._say("saving a checkpoint into a temporary directory")
+            _save(state)
         return _Measured(
             compilation_seconds=compilation,
-            loading_seconds=loading,
             first_batch_seconds=first_batch,
             step_seconds=step_seconds,
             timed_steps=timed,
-            evaluation_compilation_seconds=evaluation_compilation,
-            image_seconds=self._time_image(evaluator, state),
+            evaluation_compilation_seconds=evaluator.compilation_seconds,
+            image_seconds=image_seconds,
             memory=dataclasses.asdict(fitted.memory),
             free=free,
         )
@@ -302,6 +301,16 @@ class _NetworkProbe:
         return seconds / part.num_examples
 
 
+def _save(state: TrainState) -> None:
+    """Save a checkpoint into a directory that is removed: what it takes is part of the peak of a run on the CPU."""
+    with tempfile.TemporaryDirectory() as directory, contextlib.suppress(SaveError):
+        checkpoints = Checkpoints(Path(directory) / "checkpoints", 1)
+        try:
+            checkpoints.save(1, state.without_teacher(), {"steps": 1, "seconds": 0.0}, None)
+        finally:
+            checkpoints.close()
+
+
 def _take_steps(
     compiled: Callable, state: TrainState, batches: Iterator[tuple[Any, Any]], seconds: float
 ) -> tuple[TrainState, int, float]:
@@ -336,13 +345,19 @@ def _measure_features(
     state, measures = compiled(state, batch, NO_RATE)
     jax.block_until_ready(measures)
     _, count, seconds = _take_steps(compiled, state, itertools.repeat((None, batch)), SECONDS)
-    return _Measured(compilation, compilation, seconds / count, count)
+    return _Measured(compilation, seconds / count, count)
 
 
-def _is_kept(seconds: float) -> bool:
-    """Return whether JAX keeps a program that took these seconds to compile, so that a run need not compile it."""
-    least = getattr(jax.config, "jax_persistent_cache_min_compile_time_secs", 0.0)  # options without stubs
-    return bool(getattr(jax.config, "jax_compilation_cache_dir", None)) and seconds > least
+def _watch_compilation() -> list[str]:
+    """Return a list that grows whenever JAX puts a program that it has compiled into its cache."""
+    kept: list[str] = []
+
+    def note(event: str, **_: Any) -> None:
+        if event == KEPT:
+            kept.append(event)
+
+    jax.monitoring.register_event_listener(note)
+    return kept
 
 
 def _seconds_since_start() -> float:

@@ -1,7 +1,5 @@
 """The memory of a process: its peak, and what it can still take."""
 
-import ctypes
-import gc
 import re
 import resource
 import sys
@@ -13,7 +11,6 @@ import jax
 
 from imagenet_repro.training import hosts
 
-OWN_PEAK, RESET_PEAK = Path("/proc/self/clear_refs"), "5"  # proc_pid_clear_refs(5)
 MEMINFO = Path("/proc/meminfo")
 OWN_GROUPS = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
@@ -27,22 +24,6 @@ def peak() -> dict[str, Any]:
         return {"bytes": max(peaks), "of": "device"}
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2) counts bytes on macOS, kilobytes elsewhere
     return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "of": "process"}
-
-
-def forget_peak() -> bool:
-    """Give freed memory back to Linux, and let the peak of this process count from now on; return whether it does.
-
-    The peak of a GPU or a TPU cannot be reset.
-    """
-    gc.collect()
-    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-    if libc is not None and hasattr(libc, "malloc_trim"):  # of glibc
-        libc.malloc_trim(0)
-    try:
-        OWN_PEAK.write_text(RESET_PEAK, encoding="utf-8")
-    except OSError:
-        return False
-    return True
 
 
 def free() -> int | None:

@@ -274,6 +274,7 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(data_dir, tmp_path, monkey
     monkeypatch.setattr(estimate_cost, "SECONDS", 0.0)
     monkeypatch.setattr(estimate_cost, "WARM_UP", 0.0)
     monkeypatch.setattr(estimate_cost, "EVALUATED_BATCHES", 1)
+    monkeypatch.setattr(estimate_cost, "_save", lambda state: None)
     out, _ = command_line.call(*without, "--dry_run")
     assert "lenet5: 0.06 M parameters, float32, on 8 x cpu" in out
     assert "budget 12st: 12 steps, 192 images" in out

@@ -86,11 +86,11 @@ PROGRAMS: dict = {}
 @pytest.mark.parametrize(
     "change",
     [
-        {"batch_size": 6},
         {"augment__label_smoothing": 0.0},
         *(
             pytest.param(change, marks=pytest.mark.slow)
             for change in (
+                {"batch_size": 6},
                 {"data__image_size": 36},
                 {"optimizer__nesterov": True},
                 {"optimizer__name": "adamw"},

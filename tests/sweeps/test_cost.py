@@ -26,7 +26,7 @@ from tests.sweeps import small_sweeps
 
 SEARCH = {"trials": 2, "budget": "4st"}
 A = RunCost(
-    images=1000, steps=10, flops=3e14, seconds=7200.0, compilation_seconds=60.0, loading_seconds=5.0,
+    images=1000, steps=10, flops=3e14, seconds=7200.0, compilation_seconds=60.0, has_compiled=True,
     startup_seconds=30.0, evaluation_seconds=600.0, peak_memory={"bytes": 1_500_000_000, "of": "process"},
     device="1 x cpu",
 )  # fmt: skip
@@ -103,7 +103,7 @@ def test_images_are_counted_in_thousands_and_millions(images, text):
 def dry_run(sweep, monkeypatch, launcher, workers, *results):
     """Print the cost of a sweep whose systems are measured as `results` say; return the measured configurations."""
     measured = []
-    monkeypatch.setattr(cost, "_measure", lambda config: measured.append(config) or results[len(measured) - 1])
+    monkeypatch.setattr(cost, "measure_run", lambda config: measured.append(config) or results[len(measured) - 1])
     first_runs = {p.system: build_run_config(sweep, p, {}) for p in reversed(plan_runs(sweep))}
     assert cost.print_cost(sweep, {name: first_runs[name] for name in sweep.systems}, launcher, workers) == 0
     return measured
@@ -127,6 +127,18 @@ def test_a_dry_run_measures_final_runs_and_shows_what_will_run(monkeypatch, caps
         "compiling took 1 min 00 s; the programs are kept, and the runs load them\n",
     ):
         assert part in out
+
+
+def test_what_the_first_measurement_compiles_a_second_one_loads(monkeypatch):
+    loaded = dataclasses.replace(B, compilation_seconds=2.0, startup_seconds=9.0, has_compiled=False)
+    answers = [A, loaded, loaded, ERROR, A, ERROR]
+    monkeypatch.setattr(cost, "_measure", lambda config: answers.pop(0))
+    assert cost.measure_run(resolve_config({})) == dataclasses.replace(
+        loaded, compilation_seconds=60.0, has_compiled=True
+    )
+    assert cost.measure_run(resolve_config({})) == loaded
+    assert cost.measure_run(resolve_config({})) == ERROR
+    assert cost.measure_run(resolve_config({})) == A
 
 
 def test_systems_that_cost_the_same_are_measured_once(monkeypatch, capsys, launcher):
