@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from scipy.stats import binomtest
 
 from imagenet_repro.report import comparison_report
 from imagenet_repro.sweeps import compare, watch
@@ -56,6 +57,10 @@ def test_the_page_is_written_again_when_a_run_has_changed_until_all_have_ended(t
     seconds = pauses(monkeypatch, log_more, lambda: None, end)
     result = compare.compare([done, half], str(tmp_path / "out"), watch=True)
     assert [(system.name, system.group) for system in result.systems] == [("zfnet", "a"), ("alexnet_2012", "b")]
+    first = json.loads(json.dumps(result.to_dict()))["systems"][0]
+    rates = run.result["rates"]
+    low, high = binomtest(rates["top1_wrong"], rates["images"]).proportion_ci(method="wilson")
+    assert first["top1_interval"] == pytest.approx([low, high])
     assert undrawn == {"all": 2, "curves": 1}
     assert "stopped, 45 %" in pages[0]
     assert "stopped, 65 %" in pages[1]
