@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from imagenet_repro.report import comparison_page, curve_file, html_page, running, transfer_report
@@ -64,6 +65,7 @@ IN_TERMINAL = (
     "seeds",
 )
 TARGETS_IN_TERMINAL = ("target", "system", "reached by", "images", "operations", "seconds", "energy")
+MOST_IN_MATRIX = 40  # systems; the cells of more would take most of the page
 FILE_WIDTH = 120  # columns of output to a file
 CLICKS: dict[Click, str] = {  # ends a caption
     "": "",
@@ -361,22 +363,27 @@ class _Drawing:
         pairs, systems = self._differences, self._comparison.systems
         if pairs is None or len(systems) == 1:
             return []
-        names = [system.name for system in systems]
-        return [
-            self._figure(
-                f"Top-{k} error, all pairs",
-                matrix.draw_matrix(
-                    names,
-                    pairs.points(k, pairs.question),
-                    pairs.significant(k, pairs.question),
-                    stem=f"differences_top{k}",
-                    title=f"Differences in top-{k} error: {pairs.question}",
-                ),
-                f"{QUESTIONS[pairs.question]} {' '.join(matrix.notes(len(names)))}",
-                f"A matrix of the differences in top-{k} error between every two systems.",
-            )
-            for k in (1, GUESSES)
-        ]
+        return [self._draw_matrix(pairs, k) for k in (1, GUESSES)]
+
+    def _draw_matrix(self, pairs: Differences, guesses: int) -> PageFigure:
+        """Draw the pairs of all systems, or of those with the lowest errors where there are many."""
+        shown = sorted(pairs.orders[guesses][:MOST_IN_MATRIX])
+        of_shown = np.ix_(shown, shown)
+        is_part = len(shown) < len(pairs.names)
+        which = f"the {len(shown)} systems with the lowest errors" if is_part else "all pairs"
+        rest = " The CSV file of the table has all pairs." if is_part else ""
+        return self._figure(
+            f"Top-{guesses} error, {which}",
+            matrix.draw_matrix(
+                [pairs.names[index] for index in shown],
+                pairs.points(guesses, pairs.question)[of_shown],
+                pairs.significant(guesses, pairs.question)[of_shown],
+                stem=f"differences_top{guesses}",
+                title=f"Differences in top-{guesses} error: {pairs.question}",
+            ),
+            f"{QUESTIONS[pairs.question]} {' '.join(matrix.notes(len(shown)))}{rest}",
+            f"A matrix of the differences in top-{guesses} error between every two systems.",
+        )
 
     def _draw_gains(self) -> list[PageFigure]:
         """Draw the gains from the first year's system to the last year's, or from the first given to the last."""

@@ -105,6 +105,20 @@ def test_every_interval_of_the_page_names_its_population(written_page):
             assert heading.partition(", ")[2] in names, heading
 
 
+def test_the_matrix_of_many_systems_shows_those_with_the_lowest_errors(tmp_path, monkeypatch, no_pixels):
+    monkeypatch.setattr(comparison_report, "MOST_IN_MATRIX", 3)
+    comparison = comparisons.comparison(5, 1)
+    text = comparison_report.present(comparison, tmp_path).read_text()
+    charts_shown = [json.loads(one) for one in re.findall(r"<script [^>]*data-chart>(.*?)</script>", text, re.S)]
+    cells = next(one for one in charts_shown if one["views"][0]["name"] == "differences_top1")["datasets"]["cells"]
+    best = sorted(comparison.systems, key=lambda system: system.mean_error(1))[:3]
+    assert {(row["row"], row["column"]) for row in cells} == {
+        (one.name, other.name) for one in best for other in best if one is not other
+    }
+    assert "Top-1 error, the 3 systems with the lowest errors" in text
+    assert len((tmp_path / "tables/differences_checkpoints.csv").read_text().splitlines()) == 1 + 2 * 10
+
+
 def test_classes_are_shown_by_their_names_in_wordnet(written_page):
     with (written_page[1].parent / "tables/classes.csv").open() as file:
         names = {row["class"] for row in csv.DictReader(file)}
