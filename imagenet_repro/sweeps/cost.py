@@ -54,7 +54,8 @@ def print_cost(sweep: SweepConfig, configs: Mapping[str, AnyConfig], launcher: L
         if planned.is_trial:
             console.print(_line(planned), markup=False, soft_wrap=True)
     console.print(_plan_table(sweep, planned_runs))
-    budget = f"each with a budget of {sweep.budget}" if not sweep.smaller_budgets else f"budget {sweep.budget}"
+    has_one_budget = not sweep.smaller_budgets and not (sweep.search.trials and sweep.search.budget)
+    budget = f"each with a budget of {sweep.budget}" if has_one_budget else f"budget {sweep.budget}"
     heading = f"\n{len(planned_runs)} runs, {budget}, by {count_workers(workers)} on {launcher.description}"
     console.print(heading, markup=False, soft_wrap=True)
     final = {system: dataclasses.replace(config, budget=sweep.budget) for system, config in configs.items()}

@@ -121,7 +121,7 @@ def test_a_dry_run_measures_final_runs_and_shows_what_will_run(monkeypatch, caps
         ["b", "2", "0,", "1", "4"],
     ]
     for part in (
-        "8 runs, each with a budget of 16st, by 4 workers on this machine, each on all of its devices\n",
+        "8 runs, budget 16st, by 4 workers on this machine, each on all of its devices\n",
         "measuring a few steps of each system on this machine:\n",
         f"b: {ERROR}\n",
         "compiling took 1 min 00 s; the programs are kept, and the runs load them\n",
