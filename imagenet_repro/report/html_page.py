@@ -48,7 +48,7 @@ HEADINGS = {  # headings of tables whose name would not be a good heading
     "what_wrong_labels_do": "Measured and true differences",
     "what_wrong_labels_do_to_pairs": "Measured and true differences of these pairs",
 }
-CHART = "data-chart"  # the attribute of the elements that hold the specifications of charts
+CHART = " data-chart>"  # in the elements that hold charts; escapes keep the texts of a page from having it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ def render_page(title: str, verdict: str, setting: str, sections: Iterable[PageS
       refresh: seconds after which a browser reads the page again; 0: never.
     """
     sections = list(sections)
-    has_charts = any(CHART in section.body for section in sections)  # templates write it, and no text can contain it
+    has_charts = any(CHART in section.body for section in sections)
     return render(
         "page.html",
         title=title,

@@ -27,17 +27,14 @@ NO_LAYOUT: dict[Any, Any] = {"figure.autolayout": False, "figure.constrained_lay
 NO_FORMULAS: dict[Any, Any] = {"text.parse_math": False}  # for names with dollar signs, where text becomes outlines
 
 
-def new_figure(
-    size: tuple[float, float], *, w_pad: float | None = None, h_pad: float | None = None, hspace: float | None = None
-) -> Figure:
+def new_figure(size: tuple[float, float], *, w_pad: float | None = None, h_pad: float | None = None) -> Figure:
     """Return a figure with a constrained layout.
 
     Args:
       size: width and height in inches.
       w_pad, h_pad: padding around the panels in inches; None: matplotlib's default.
-      hspace: space between rows of panels, as a share of their height; None: matplotlib's default.
     """
-    return Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=w_pad, h_pad=h_pad, hspace=hspace))
+    return Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=w_pad, h_pad=h_pad))
 
 
 def fix_layout(figure: Figure) -> None:

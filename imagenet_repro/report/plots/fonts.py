@@ -9,7 +9,7 @@ import contextlib
 import functools
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from matplotlib import font_manager, ft2font
 from matplotlib.axis import Axis
@@ -35,11 +35,11 @@ def is_missing(character: str) -> bool:
     return UNPRINTABLE.fullmatch(character) is not None or (character not in "\t\n\r" and _family(character) is None)
 
 
-def escape(text: str, is_escaped: Callable[[str], bool] = is_missing) -> str:
-    r"""Return a text in which certain characters are escapes such as `\u732b`; a name that becomes long is cut."""
+def escape(text: str) -> str:
+    r"""Return a text with escapes such as `\u732b` for characters without a font; a name that becomes long is cut."""
     if is_plain(text):
         return text
-    parts = [escaped_character(character) if is_escaped(character) else character for character in text]
+    parts = [escaped_character(character) if is_missing(character) else character for character in text]
     lengths = list(itertools.accumulate(map(len, parts)))
     if len(text) > LONGEST or not lengths or lengths[-1] <= LONGEST:
         return "".join(parts)
@@ -55,7 +55,7 @@ def no_warnings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def drawable_characters(figure: Figure, is_escaped: Callable[[str], bool] = is_missing) -> Iterator[None]:
+def drawable_characters(figure: Figure) -> Iterator[None]:
     """Let a figure have only characters that can be drawn within the block, with a note if others are escaped.
 
     Each text gets the installed fonts that have its characters, which it keeps.
@@ -68,24 +68,24 @@ def drawable_characters(figure: Figure, is_escaped: Callable[[str], bool] = is_m
             families = {_family(character) for character in original} - {BASE, None}
             if families:
                 text.set_fontfamily([BASE, *sorted(family for family in families if family is not None)])
-            if (escaped := escape(original, is_escaped)) != original:
+            if (escaped := escape(original)) != original:
                 is_changed = True
                 text.set_text(escaped)
                 undo.callback(text.set_text, original)
         for axis in (axis for axes in figure.get_axes() for axis in (axes.xaxis, axes.yaxis)):
-            _escape_ticks(axis, is_escaped, undo)
-        if is_changed and is_escaped is is_missing:
+            _escape_ticks(axis, undo)
+        if is_changed:
             _add_note(figure, undo)
         yield
 
 
-def _escape_ticks(axis: Axis, is_escaped: Callable[[str], bool], undo: contextlib.ExitStack) -> None:
+def _escape_ticks(axis: Axis, undo: contextlib.ExitStack) -> None:
     """Escape the labels of ticks, which the formatter of an axis writes anew whenever it is drawn."""
     names = [label.get_text() for label in axis.get_ticklabels()]
-    if all(escape(name, is_escaped) == name for name in names):
+    if all(escape(name) == name for name in names):
         return
     formatter = axis.get_major_formatter()
-    axis.set_major_formatter(FuncFormatter(lambda value, position: escape(formatter(value, position), is_escaped)))
+    axis.set_major_formatter(FuncFormatter(lambda value, position: escape(formatter(value, position))))
     undo.callback(axis.set_major_formatter, formatter)
 
 
