@@ -60,7 +60,7 @@ def check_feature(builder: "tfds.core.DatasetBuilder", feature: str) -> None:
     """Raise UserError unless a data set has this text, or list of texts."""
     texts = dict(_texts(builder.info.features, ""))
     if feature not in texts:
-        known = ", ".join(texts) or "none"
+        known = ", ".join(sorted(texts)) or "none"
         raise UserError(
             f"config.captions.feature: data set {builder.name!r} has no text {feature!r}; its texts are: {known}. A"
             " table with the columns file and caption becomes such a data set with `main.py prepare folder:TABLE.csv`"

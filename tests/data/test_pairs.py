@@ -117,7 +117,7 @@ def test_texts_of_tfds_data_sets_are_found_by_name(tmp_path):
     tfds.display_progress_bar(False)
     PhotosWithTexts(data_dir=tmp_path, file_format="array_record").download_and_prepare()
     assert read(tmp_path, name="photos_with_texts", feature="captions/text") == {"a.jpg": ("a dog", "a brown dog")}
-    with pytest.raises(UserError, match="no text 'captions'; its texts are: image/filename, captions/text"):
+    with pytest.raises(UserError, match="no text 'captions'; its texts are: captions/text, image/filename"):
         read(tmp_path, name="photos_with_texts")
 
 

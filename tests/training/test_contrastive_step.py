@@ -39,14 +39,13 @@ def reference_loss(step, name):
     return loss
 
 
-OTHERS = {"softmax": ("pmap", "shard_map"), "sigmoid": ("shard_map", "fsdp")}  # the same functions, mapped otherwise
+OTHERS = {"softmax": ("pmap", "shard_map"), "sigmoid": ("pmap", "shard_map", "fsdp")}  # the same step otherwise
 
 
 @pytest.mark.parametrize(
     ("name", "modes"),
     [
         ("softmax", ("fsdp",)),
-        ("sigmoid", ("pmap",)),
         *(pytest.param(*others, marks=pytest.mark.slow) for others in OTHERS.items()),
     ],
 )

@@ -38,12 +38,14 @@ def test_scores_are_scaled_cosines_with_the_mean_of_a_class_s_prompts():
     state = system.initial_state()
     images = jnp.asarray(small_towers.batch(0, 4)["image"])
     scored = system.scoring_state(state)
-    scores = system.score(*scored.evaluated, images)
+    scores = jax.jit(system.score)(*scored.evaluated, images)
     model = system.network.model(*state.evaluated)
+    encode = jax.jit(lambda tokens, pixels: (model.encode_text(tokens), model.encode_image(pixels)))
     texts = ["a cat", "cats", "a tench", "tenchs", "a tea cup", "tea cups"]
     tokens, _ = system.tokenizer.encode(texts, small_towers.LENGTH)
-    classes = unit(unit(np.asarray(model.encode_text(jnp.asarray(tokens)))).reshape(3, 2, -1).mean(1))
-    features = unit(np.asarray(model.encode_image(augment.normalize(images, system.config.augment))))
+    texts_encoded, images_encoded = encode(tokens, augment.normalize(images, system.config.augment))
+    classes = unit(unit(np.asarray(texts_encoded)).reshape(3, 2, -1).mean(1))
+    features = unit(np.asarray(images_encoded))
     np.testing.assert_allclose(scores, features @ classes.T / 0.07, rtol=1e-4)
     assert CLASSES not in state.stats  # so no checkpoint has it
     with pytest.raises(UserError, match="use a protocol of crops"):
@@ -57,19 +59,24 @@ def test_names_of_classes_are_those_of_a_sentence():
     assert all(name.startswith("crane") for name in cranes)
 
 
+LOCKED = {"image": {"model": "resnet20_cifar", "locked": True}, "batch_size": 8, "flops": "full"}
+
+
 def test_a_locked_tower_starts_from_weights_and_trains_its_head_alone():
-    options = {"image": {"model": "resnet20_cifar", "locked": True}, "batch_size": 8, "flops": "full"}
     source = models.create("resnet20_cifar", 7, seed=5)
-    system = create(image_tower=source, **options)
+    system = create(image_tower=source, **LOCKED)
     params = system.network.params
     np.testing.assert_array_equal(params["image.conv1.weight"], source.conv1.weight[...])
     of_image = {name for name in params if name.startswith("image.")}
     trained = set(system.train_step(1).trained(params))
     assert trained == {name for name in params if name not in of_image} | {"image.fc.weight", "image.fc.bias"}
     assert params["image.fc.weight"].shape == (64, 24)
-    whole = create(**options | {"image": {"model": "resnet20_cifar"}})
+
+
+@pytest.mark.slow
+def test_the_operations_of_both_towers_count_and_a_locked_one_has_no_backward_pass():
+    system, whole = create(**LOCKED), create(**LOCKED | {"image": {"model": "resnet20_cifar"}})
     assert system.summary() == whole.summary() | {"trained_parameters": system.trained_parameters}
-    # The counted operations are those of both towers; a locked tower has no backward pass.
     shapes = [jax.eval_shape(lambda s=s: s.abstract_state()) for s in (system, whole)]
     locked, free = (s.flops_per_step(shape) for s, shape in zip((system, whole), shapes, strict=True))
     image_tower = 2 * 8 * whole.summary()["multiply_adds"]
