@@ -2,13 +2,18 @@
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from imagenet_repro.training.trackers.background import CLOSING_SECONDS, Adapter
-from imagenet_repro.training.trackers.tracked_run import PROJECT, Row, TrackedRun
+from imagenet_repro.training.trackers.tracked_run import KINDS, PROJECT, Row, TrackedRun
 
 STARTING_SECONDS = 30.0  # that a server may take to answer
+# The file of an offline run has W&B's messages in LevelDB's log format, after 7 bytes of W&B's own: blocks of records
+# that have their checksum (4 bytes), length (2) and type (1: complete, 2: first part, 3: middle, 4: last).
+BLOCK, HEADER = 32_768, 7
+ENDS = (1, 4)
 
 
 class WeightsAndBiases(Adapter):
@@ -26,6 +31,8 @@ class WeightsAndBiases(Adapter):
         wandb = importlib.import_module("wandb")
         directory = os.environ.get("WANDB_DIR", str(run.workdir))
         os.makedirs(directory, exist_ok=True)
+        earlier = Path(directory, "wandb").glob(f"offline-run-*-{run.id}*/run-{run.id}.wandb")
+        self._files = sorted(earlier) if mode == "offline" else None  # those of the processes before this one
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=run.id,
@@ -43,8 +50,21 @@ class WeightsAndBiases(Adapter):
         place = f"offline in {self._run.dir.removesuffix('/files')}" if mode == "offline" else mode
         self.place = f"{place}, run {run.id}"
 
-    def sent(self) -> None:
-        """Return None, since runs that are offline cannot be asked."""
+    def sent(self) -> dict[str, int] | None:
+        """Return the last step of each kind in the files of an offline run; None for another, which is not asked.
+
+        A process that was killed has lost what W&B had not yet written to its file.
+        """
+        if self._files is None:
+            return None
+        steps: dict[str, int] = dict.fromkeys(KINDS, 0)
+        for path in self._files:
+            for record in _read_records(path):
+                for item in record.history.item:
+                    kind = "/".join(item.nested_key or [item.key]).partition("/")[0]
+                    if kind in steps:
+                        steps[kind] = max(steps[kind], record.history.step.num)
+        return steps
 
     def write(self, rows: Sequence[Row]) -> None:
         """Record rows by their steps."""
@@ -56,3 +76,22 @@ class WeightsAndBiases(Adapter):
         if result is not None:
             self._run.summary.update(dict(result))
         self._run.finish(exit_code=0 if result is not None else 1)
+
+
+def _read_records(path: Path) -> Iterator[Any]:
+    """Yield the messages in the file of an offline run; a last one that a kill cut short is left out."""
+    message = importlib.import_module("wandb.proto.wandb_internal_pb2").Record
+    content, position, parts = path.read_bytes(), HEADER, b""
+    while position + HEADER <= len(content):
+        left = BLOCK - position % BLOCK
+        if left < HEADER:  # too few bytes of the block for another record
+            position += left
+            continue
+        length, kind = int.from_bytes(content[position + 4 : position + 6], "little"), content[position + 6]
+        position += HEADER + length
+        if position > len(content):
+            return
+        parts += content[position - length : position]
+        if kind in ENDS:
+            yield message.FromString(parts)
+            parts = b""

@@ -90,6 +90,25 @@ def test_wandb_has_the_run_once_and_offline(tmp_path):
     check(train, evaluated, settings, summary)
 
 
+def test_wandb_gets_again_what_a_kill_has_lost(tmp_path):
+    pytest.importorskip("wandb")
+    runs.train(tmp_path, ["wandb"], 1, 4)
+    (path,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    content = path.read_bytes()
+    end = len(content) // 2
+    path.write_bytes(content[:end])
+    kept = [record.history.step.num for record in _wandb_records(path) if record.history.item]
+    runs.train(tmp_path, ["wandb"], 5, 5)
+    steps = [
+        record.history.step.num
+        for path in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+        for record in _wandb_records(path)
+        if "train/loss" in _wandb_values(record.history.item)
+    ]
+    assert max(kept, default=0) < 4
+    assert steps == [1, 2, 3, 4, 5]
+
+
 def _wandb_values(items):
     return {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
 
@@ -110,6 +129,8 @@ def _wandb_records(path):
         length, kind = int.from_bytes(content[position + 4 : position + 6], "little"), content[position + 6]
         parts += content[position + 7 : position + 7 + length]
         position += 7 + length
+        if position > len(content):
+            return
         if kind in (1, 4):
             yield wandb_internal_pb2.Record.FromString(parts)
             parts = b""
