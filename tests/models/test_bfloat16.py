@@ -35,7 +35,6 @@ SLOW = [
     ("convnextv2_atto", 64),
     ("eva02_tiny_patch14", 56),
     ("vit_small_patch16_dinov3", 64),
-    ("maxvit_tiny", 224),
 ]
 
 

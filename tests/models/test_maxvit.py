@@ -36,6 +36,33 @@ def test_logits_of_a_small_network_equal_those_of_timm():
     assert np.linalg.norm(logits - golden["logits"]) < 1e-4 * np.linalg.norm(golden["logits"])
 
 
+@pytest.mark.slow
+def test_a_loop_rematerialisation_and_bfloat16_change_little_and_gradients_are_finite():
+    golden = np.load(GOLDEN)
+    shapes = map(json.loads, golden["shapes"].tolist())
+    weights = {name: formula(name, shape) for name, shape in zip(golden["names"].tolist(), shapes, strict=True)}
+    images = jnp.asarray(image(0, 64, 2).transpose(0, 2, 3, 1))
+
+    def answer(**options):
+        graphdef, params, rest = nnx.split(pretrained.load_torch(small(**options), weights).eval(), nnx.Param, ...)
+
+        def loss(params):
+            logits = nnx.merge(graphdef, params, rest)(images)
+            return jnp.square(logits).mean(), logits
+
+        (_, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+        return np.asarray(logits), gradient
+
+    plain, gradient = answer()
+    looped, other = answer(scan=True, remat=True)
+    np.testing.assert_allclose(looped, plain, rtol=1e-4, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(gradient), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b) + 1e-5
+    rounded, _ = answer(dtype=jnp.bfloat16)
+    assert np.linalg.norm(rounded - plain) < 0.1 * np.linalg.norm(plain)
+
+
 @pytest.mark.parametrize("part", ["window", "grid"])
 def test_parts_of_a_map_are_neighbours_or_spread_over_it(part):
     rows, columns = np.mgrid[:4, :6]
