@@ -27,8 +27,10 @@ READER = """
   found.panels = charts.map((chart) => chart.drawn.length);
   const curves = charts[0];
   found.choices = [...curves.select.options].map((option) => option.text);
+  curves.draw(); // not awaited: the next choice replaces it
   curves.select.selectedIndex = 2;
   await curves.draw();
+  found.redrawn = curves.panels.children.length;
   found.title = curves.panels.textContent.includes(found.choices[2]);
   const family = document.querySelector(".legend .family");
   family.click();
@@ -113,6 +115,7 @@ def test_charts_are_drawn_and_clicks_work(path, tmp_path, width):
     assert found["panels"][:2] == [3, 2]
     assert found["choices"][2] == "seconds of training"
     assert found["title"]
+    assert found["redrawn"] == 3
     assert found["family"] == ["nec_uiuc_2010", "xrce_2011"]
     assert all(one == found["family"] for one in found["isolated"])
     assert found["faint"] == ["alexnet_2012", "zfnet"]

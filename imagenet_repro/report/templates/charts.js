@@ -13,6 +13,7 @@ class PageChart {
     this.frame = frame;
     this.content = JSON.parse(frame.parentElement.querySelector("script[data-chart]").textContent);
     this.drawn = [];
+    this.turn = 0;
     this.isDue = true;
     this.panels = document.createElement("div");
     this.panels.className = "panels";
@@ -56,6 +57,7 @@ class PageChart {
 
   async draw() {
     this.isDue = false;
+    const turn = ++this.turn; // another choice of the axis ends this drawing
     const { specification } = this.content.views[this.select ? this.select.selectedIndex : 0];
     const { concat, columns, title, ...shared } = specification;
     this.drawn.forEach((one) => one.finalize());
@@ -63,7 +65,9 @@ class PageChart {
     this.panels.replaceChildren();
     this.panels.style.setProperty("--columns", Math.min(columns, concat.length));
     if (title && title.text && title.subtitle) this.heading.replaceChildren(headline(title.text));
-    for (const panel of concat) await this.drawPanel(panel, shared);
+    for (const panel of concat) {
+      if (turn === this.turn) await this.drawPanel(panel, shared);
+    }
     this.frame.classList.add("drawn");
   }
 
