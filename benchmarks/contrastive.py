@@ -60,7 +60,7 @@ def _train(recipe, budget, keys, workdir, arguments):
 
 
 def _report(runs, data):
-    results = {recipe: json.loads((workdir / "result.json").read_text()) for recipe, workdir in runs.items()}
+    results = {recipe: json.loads((workdir / "result.json").read_text(encoding="utf-8")) for recipe, workdir in runs.items()}
     source = next(iter(results.values()))["provenance"]
     lines = [
         "# Image-text pairs on two cores",
@@ -69,7 +69,7 @@ def _report(runs, data):
         f" {source['packages']['jax']}; commit {source['commit'][:12]}. `benchmarks/contrastive.py` writes this file.",
     ]
     for recipe, workdir in runs.items():
-        rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         lines += ["", *_section(recipe, results[recipe], rows)]
     return "\n".join(lines) + "\n"
 
