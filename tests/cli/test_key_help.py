@@ -69,7 +69,7 @@ def test_the_help_of_train_has_options_and_keys_and_pages_on_a_terminal(capsys, 
     assert "optimizer.learning_rate" in printed.out
     code, printed = help_of("--help=checkpoint")
     assert (code, "--workdir" in printed.out, "checkpoint.keep" in printed.out) == (0, False, True)
-    code, printed = help_of("--help", "chekpoint")
+    code, printed = help_of("--help", "checkpiont")
     assert (code, "did you mean 'checkpoint'" in printed.err) == (2, True)
     paged = []
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
