@@ -60,7 +60,9 @@ def _train(recipe, budget, keys, workdir, arguments):
 
 
 def _report(runs, data):
-    results = {recipe: json.loads((workdir / "result.json").read_text(encoding="utf-8")) for recipe, workdir in runs.items()}
+    results = {
+        recipe: json.loads((workdir / "result.json").read_text(encoding="utf-8")) for recipe, workdir in runs.items()
+    }
     source = next(iter(results.values()))["provenance"]
     lines = [
         "# Image-text pairs on two cores",
