@@ -19,6 +19,7 @@ import dataclasses
 import gzip
 import io
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ sys.path.insert(0, str(REPOSITORY))
 from tests.goldens.formula import formula  # noqa: E402  the path comes first
 
 ANSWERS = REPOSITORY / "tests" / "goldens" / "pytorch_answers" / "zero_shot.npz"
+VOCABULARY = 32_000  # of SigLIP
 EVERY, EACH = 10, 5  # every tenth photograph; five of them are taken to be of one class
 TEMPLATES = ("itap of a {}.", "a bad photo of the {}.")
 HEADER = """# Zero-shot answers beside open_clip and transformers
@@ -120,13 +122,21 @@ def sentencepiece_model(names):
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(prompts * 5),
         model_writer=content,
-        vocab_size=32_000,
+        vocab_size=VOCABULARY,
         model_type="bpe",
         user_defined_symbols=[f"<placeholder_{number}>" for number in range(31_000)],
         hard_vocab_limit=False,
         **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "minloglevel": 2},
     )
-    return content.getvalue()
+    size = sentencepiece.SentencePieceProcessor(model_proto=content.getvalue()).get_piece_size()
+    return content.getvalue() + b"".join(_unused_piece(number) for number in range(size, VOCABULARY))
+
+
+def _unused_piece(number):
+    """Return a piece that no text has, as a part of a serialised model; parts of a list may follow one another."""
+    text = f"<unused_{number}>".encode()
+    piece = b"\x0a" + bytes([len(text)]) + text + b"\x15" + struct.pack("<f", 0.0) + b"\x18\x05"
+    return b"\x0a" + bytes([len(piece)]) + piece
 
 
 # --- the libraries ---------------------------------------------------------------------------------------------
