@@ -28,7 +28,7 @@ SEARCH = {"trials": 2, "budget": "4st"}
 A = RunCost(
     images=1000, steps=10, flops=3e14, seconds=7200.0, compilation_seconds=60.0, has_compiled=True,
     startup_seconds=30.0, evaluation_seconds=600.0, peak_memory={"bytes": 1_500_000_000, "of": "process"},
-    device="1 x cpu",
+    device="1 x cpu", step_memory={},
 )  # fmt: skip
 B = dataclasses.replace(A, images=2000, flops=5e14, seconds=1800.0, evaluation_seconds=0.0)
 ERROR = "the data set is not prepared"
@@ -72,6 +72,8 @@ def test_a_row_has_the_cost_of_one_run_and_the_time_of_all_runs():
         "a", "5", "1.00 k", "300 TFLOP", "30 s", "2 h 00 min", "10 min 00 s", "1.50 GB", "7 h 37 min",
     ]  # fmt: skip
     assert table[3] == ["b", "5"]
+    features = dataclasses.replace(A, step_memory=None)
+    assert lines(cost._table(sweep, plan_runs(sweep), {"a": features}))[2][7] == ">1.50 GB"
 
 
 def test_the_total_is_over_all_runs_of_the_measured_systems_in_units_that_suit_it():
