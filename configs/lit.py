@@ -18,7 +18,8 @@ one published result whose pairs are public (20.7 %, big_vision's README_lit.md;
 with four billion pairs that are not). Not run on these data here, and the text tower here is smaller and starts from
 random values. Cost: 8.1e13 FLOP a step of 512 pairs for ViT-B/16.
 
-Rate 1e-3, decay 0.01 and 3 % of warm-up are those of big_vision's siglip_lit_coco.py. Deviation: that file and the
+The decay of 0.01 is that of big_vision's siglip_lit_coco.py. The rate of 5e-4 and a tenth of warm-up are those of
+configs/clip.py, where that file has 1e-3 and 3 %: the text tower starts from random values here. Deviation: that file and the
 paper's main setting have no linear layer on the image tower (`img_head=False`); here it is trained, since the text
 tower's features may have another number than the image tower's.
 """
@@ -38,8 +39,8 @@ def get_config(network="resnet18"):
             "captions": {"name": "class_names"},
             "train_crop": {"name": "inception", "area": (0.7, 1.0)},
             "eval_crop": {"name": "center", "ratio": 1.0},
-            "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01},
-            "schedule": {"name": "cosine", "warmup": 0.03},
+            "optimizer": {"name": "adamw", "learning_rate": 5e-4, "weight_decay": 0.01},
+            "schedule": {"name": "cosine", "warmup": 0.1},
             "clip_norm": 1.0,
             "evaluate_every": "2400img",
             "checkpoint": {"every": "2400img"},
