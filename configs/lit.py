@@ -19,9 +19,9 @@ with four billion pairs that are not). Not run on these data here, and the text 
 random values. Cost: 8.1e13 FLOP a step of 512 pairs for ViT-B/16.
 
 The decay of 0.01 is that of big_vision's siglip_lit_coco.py. The rate of 5e-4 and a tenth of warm-up are those of
-configs/clip.py, where that file has 1e-3 and 3 %: the text tower starts from random values here. Deviation: that file and the
-paper's main setting have no linear layer on the image tower (`img_head=False`); here it is trained, since the text
-tower's features may have another number than the image tower's.
+configs/clip.py, where that file has 1e-3 and 3 %: the text tower starts from random values here. Deviation: that file
+and the paper's main setting have no linear layer on the image tower (`img_head=False`); here it is trained, since the
+text tower's features may have another number than the image tower's.
 """
 
 from ml_collections import ConfigDict
