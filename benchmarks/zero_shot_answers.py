@@ -43,10 +43,11 @@ the library's layout. Images are every tenth of the 1,000 photographs of EliSchw
 classes are those of 20 of them, with two templates of CLIP's notebook. The central crop of transformers begins a pixel
 earlier than torchvision's, open_clip's and ours where the margins are not equal; the other photographs have the same
 crop. The distance is that of the logits of photographs with the same crop, relative to their deviation from the mean
-over images and classes. `benchmarks/zero_shot_answers.py` writes this file.
+over images and classes. Predictions store our logits as float16; rounding the library's own to it has the distance in
+the last column. `benchmarks/zero_shot_answers.py` writes this file.
 
-| network | library | parameters | images | same crop | same guess | of the same crop | distance of logits |
-|---|---|---:|---:|---:|---:|---:|---:|
+| network | library | parameters | images | same crop | same guess | of the same crop | distance | of float16 |
+|---|---|---:|---:|---:|---:|---:|---:|---:|
 """
 
 
@@ -190,11 +191,11 @@ def reference_tokens(kind, names):
     return torch.tensor([[*row, 1, *[1] * 64][:64] for row in rows])
 
 
-def open_clip_network(name, quick_gelu=False):
+def open_clip_network(name, **options):
     """Return a network of open_clip, the preparation of images, and its two encoders."""
     import open_clip
 
-    network, _, prepare = open_clip.create_model_and_transforms(name, pretrained=None, force_quick_gelu=quick_gelu)
+    network, _, prepare = open_clip.create_model_and_transforms(name, pretrained=None, **options)
     return network, prepare, network.encode_image, network.encode_text
 
 
@@ -228,9 +229,15 @@ def transformers_siglip():
 
 
 REFERENCES = {
-    "open_clip_clip": lambda: open_clip_network("ViT-B-32", quick_gelu=True),
+    "open_clip_clip": lambda: open_clip_network("ViT-B-32", force_quick_gelu=True),
     "transformers_clip": lambda: transformers_network("CLIP", {}, {}, {}),
-    "open_clip_siglip": lambda: open_clip_network("ViT-B-16-SigLIP"),
+    "open_clip_siglip": lambda: open_clip_network(
+        "ViT-B-16-SigLIP",
+        image_mean=(0.5,) * 3,  # which open_clip takes from its table of pretrained weights
+        image_std=(0.5,) * 3,
+        image_interpolation="bicubic",
+        image_resize_mode="squash",
+    ),
     "transformers_siglip": transformers_siglip,
 }
 
@@ -284,10 +291,12 @@ def row(name, out, paths):
     ours = predicted.logits[np.argsort([str(one).rpartition("/")[2] for one in predicted.id])]
     same = ours.argmax(1) == expected.argmax(1)
     crop = np.array([has_same_crop(case, path) for path in paths])
-    distance = np.linalg.norm((ours - expected)[crop]) / np.linalg.norm(expected[crop] - expected[crop].mean())
+    scale = np.linalg.norm(expected[crop] - expected[crop].mean())
+    distance = np.linalg.norm((ours - expected)[crop]) / scale
+    rounding = np.linalg.norm((expected.astype(np.float16) - expected)[crop]) / scale
     count = counting.parameter_count(image_text.abstract_image_text(case.network))
     counts = (len(ours), crop.sum(), same.sum(), same[crop].sum())
-    cells = (case.network, case.library, f"{count:,}", *counts, f"{distance:.1e}")
+    cells = (case.network, case.library, f"{count:,}", *counts, f"{distance:.1e}", f"{rounding:.1e}")
     return f"| {' | '.join(map(str, cells))} |\n"
 
 
