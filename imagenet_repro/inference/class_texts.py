@@ -117,7 +117,7 @@ def choose_class_texts(path: str, data_classes: Sequence[str], packaged: Package
       packaged: CLIP's lists.
 
     Raises:
-      UserError: the file cannot be read, has an empty name or one name twice, or does not cover the classes; or the
+      UserError: the file cannot be read, has an empty name, or does not cover the classes; or the
         data set only numbers its classes.
     """
     has_names = class_names.has_names(data_classes)
