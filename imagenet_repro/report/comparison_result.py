@@ -42,7 +42,7 @@ class ComparisonResult:
 
     Attributes:
       directory: of the page, the figures, the tables and `curves.csv`.
-      page: the HTML file; None where several targets have no page above theirs.
+      page: the HTML file; None above several targets without a study of pretraining.
       verdict: the sentences at the top of the page, a line each.
       comparison: the systems with their runs, guesses and curves; None above several targets.
       letters: groups of systems by name.

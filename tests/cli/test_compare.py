@@ -334,7 +334,7 @@ def test_a_target_without_finished_runs_is_named_and_the_others_are_shown(tmp_pa
     ends = {name: value for name, value in RUNS.items() if "/a/" in name}
     workdir = record_sweep(tmp_path / "sweep", ends, resolve_sweep(transfer_settings(seeds=(0, 1))))
     result = compare.compare([workdir])
-    assert (result.page, list(result.targets)) == (None, ["fractals"])
+    assert (result.page, list(result.targets)) == (tmp_path / "sweep/report.html", ["fractals"])
     assert result.targets["fractals"].page == tmp_path / "sweep/fractals/report.html"
     assert "others: no run under the whole budget has finished" in capsys.readouterr().out
     assert (tmp_path / "sweep/fractals/report.html").exists()
