@@ -62,8 +62,8 @@ def main():
         if arguments.networks not in ours or not (arguments.all or small):
             continue
         if arguments.all:
-            pool = {"global_pool": "token"} if "dinov3" in ours else {}
-            write(arguments.out / f"{ours}.npz", theirs, size, pool, None)
+            head = {"global_pool": "token"} if "dinov3" in ours else {"num_classes": 1000}  # 21,843 in MaxViT-XL
+            write(arguments.out / f"{ours}.npz", theirs, size, head, None)
         else:
             path = f"{ours}.npz" if small[2] is not None else "peers/maxvit.npz"
             write(arguments.out / path, theirs, small[0], {"num_classes": 10} | small[1], small[2] or {})
