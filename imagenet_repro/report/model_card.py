@@ -193,7 +193,7 @@ def _result(model: Model) -> str:
         low, high = (100 * bound for bound in binomial_interval(wrong, measured.images))
         error = 100 * wrong / measured.images
         lines.append(f"| {name} | {measured.images:,} | {error:.2f} | [{low:.2f}, {high:.2f}] |")
-    seed = f"One training, seed {model.config.seed}. Intervals are Wilson's."
+    seed = f"One training, seed {model.config.seed}. Intervals are Wilson's, for new images."
     chosen = ""
     if measured.evaluations > 1:
         chosen = (

@@ -106,28 +106,32 @@ class ShapeBias:
 
     def sentences(self) -> list[str]:
         """Return the shape bias with its interval, and the errors."""
+        population = "new images" if self.is_person else NEW_IMAGES
+        lines = [f"{TITLE}: {self._describe_bias(population)}"]
+        error, interval = format_rate(self.images - self.shape, self.images)
+        lines.append(
+            f"{TITLE}: error by shape among 16 categories {error} %, 95 % interval {interval} for {population}"
+        )
+        if self.agreeing:
+            error, interval = format_rate(self.agreeing - self.agreeing_right, self.agreeing)
+            lines.append(
+                f"{TITLE}: error where shape and texture agree {error} %, 95 % interval {interval} for {population}"
+                f" ({self.agreeing:,} images)"
+            )
+        return lines
+
+    def _describe_bias(self, population: str) -> str:
         counts = (
             f"{self.shape:,} by shape, {self.texture:,} by texture, {self.neither:,} by neither, of {self.images:,}"
             " images whose cues disagree"
         )
         if not self.shape + self.texture:
-            bias = f"{TITLE}: no shape bias, since no answer is one of the two cues ({counts})"
-        else:
-            interval = ""
-            if self.interval:
-                low, high = (f"{100 * value:.1f}" for value in self.interval)
-                population = "new images" if self.is_person else NEW_IMAGES
-                interval = f", 95 % interval [{low}, {high}] for {population}"
-            bias = f"{TITLE}: shape bias {100 * self.bias:.1f} %{interval} ({counts})"
-        error, interval = format_rate(self.images - self.shape, self.images)
-        lines = [bias, f"{TITLE}: error by shape among 16 categories {error} %, 95 % interval {interval}"]
-        if self.agreeing:
-            error, interval = format_rate(self.agreeing - self.agreeing_right, self.agreeing)
-            lines.append(
-                f"{TITLE}: error where shape and texture agree {error} %, 95 % interval {interval}"
-                f" ({self.agreeing:,} images)"
-            )
-        return lines
+            return f"no shape bias, since no answer is one of the two cues ({counts})"
+        interval = ""
+        if self.interval:
+            low, high = (f"{100 * value:.1f}" for value in self.interval)
+            interval = f", 95 % interval [{low}, {high}] for {population}"
+        return f"shape bias {100 * self.bias:.1f} %{interval} ({counts})"
 
 
 # --- categories ---------------------------------------------------------------------------------------------------

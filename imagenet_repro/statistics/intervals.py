@@ -93,6 +93,8 @@ def clustered_interval(
 ) -> tuple[float, float]:
     """Return the 95 % interval of a share whose observations share two sources, such as an object and a texture.
 
+    Its population is new images, of other objects and other textures.
+
     The variance is that of Cameron, Gelbach & Miller (2011), "Robust inference with multiway clustering", eq. 2.11:
     squared sums of residuals over the clusters of the first source, plus those of the second, minus the squares of
     single residuals. It is at least the variance of independent observations. The interval is Wilson's at the number
