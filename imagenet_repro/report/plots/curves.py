@@ -318,7 +318,8 @@ def _encode_places(key: str, axis: _HorizontalAxis) -> tuple[Any, Any]:
     domain = (axis.start, axis.end) if math.isfinite(axis.start) and axis.start < axis.end else altair.Undefined
     scale = altair.Scale(type="log" if axis.is_log else "linear", domain=domain, nice=False)
     ticks: dict[str, Any] = {"values": charts.log_ticks(axis.start, axis.end)} if axis.is_log else {"tickCount": 4}
-    look = altair.Axis(format="~s", labelOverlap="greedy", grid=False, **ticks)
+    zero = "datum.value ? datum.label : '0'"  # else it has the prefix of the others: 0k
+    look = altair.Axis(format="~s", labelExpr=zero, labelOverlap="greedy", grid=False, **ticks)
     x = altair.X("x:Q", scale=scale, axis=look, title=AMOUNTS[axis.key])
     errors = altair.Scale(domain=(0, 100)) if key != "loss" else altair.Scale(zero=False)
     return x, altair.Y("value:Q", scale=errors, axis=altair.Axis(tickCount=5), title=None)
