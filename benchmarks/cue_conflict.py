@@ -23,7 +23,7 @@ FILES = {"AlexNet": "alexnet", "VGG-16": "vgg", "GoogLeNet": "googlenet", "ResNe
 PUBLISHED = {"AlexNet": "42.9", "VGG-16": "17.2", "GoogLeNet": "31.2", "ResNet-50": "22.1"}  # in per cent
 HEADER = """# Shape bias: people and networks where shape and texture disagree
 
-The cue-conflict images of Geirhos et al. 2019 (arXiv 1811.12231): 1,280 images, of which 1,200 have conflicting cues.
+The cue-conflict images of Geirhos et al. 2019 (arXiv 1811.12231): 1,280 images; the cues of 1,200 conflict.
 The counts are computed by this project from the published answers by image (github.com/rgeirhos/texture-vs-shape,
 `raw-data/`); networks marked "here" were evaluated on the images by `main.py evaluate --set=cue_conflict`. The
 interval allows for objects and textures that repeat. `benchmarks/cue_conflict.py` writes this file.

@@ -121,7 +121,7 @@ def pins(path):
     return {(row[1].lower(), row[2]) for row in rows}
 
 
-# Requirements of which an extra excludes the newest version, so that it locks its own.
+# An extra excludes the newest version of these requirements, so that it locks its own.
 OWN_VERSIONS = {"trackio": {"pillow"}}
 
 

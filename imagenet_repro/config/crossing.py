@@ -174,7 +174,7 @@ def _version_name(name: str, crossed: Mapping[str, Any], parts: Mapping[str, Seq
     version = SEPARATOR.join([name, *own])
     if len(version) > LONGEST_NAME:
         raise UserError(
-            f"config.systems.{name}: the name of one of its versions would have {len(version)} characters, of which a"
+            f"config.systems.{name}: the name of one of its versions would have {len(version)} characters, and a"
             f" directory may have {LONGEST_NAME}; write these systems into `systems`, each with a name and its `set`"
         )
     return version

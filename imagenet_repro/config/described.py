@@ -79,7 +79,7 @@ class SectionText:
 
 @dataclasses.dataclass
 class Seen:
-    """What was described so far: the key of each class, and the meaning of each key."""
+    """The keys that were described so far: the key of each class, and the meaning of each key."""
 
     classes: dict[type, str] = dataclasses.field(default_factory=dict)
     meanings: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -63,7 +63,7 @@ class ByteTokenizer:
     start, end = 257, 258
 
     def encode(self, texts: Sequence[str], length: int) -> tuple[Int32[np.ndarray, "n length"], int]:
-        """See `Tokenizer`; a character outside of ASCII is two to four tokens, of which truncation may keep some."""
+        """See `Tokenizer`; a character outside of ASCII is two to four tokens, and truncation may keep some."""
         if length < 2:
             raise UserError(f"{length} tokens have no place for a start and an end; at least 2 are needed")
         tokens, n_truncated = np.zeros((len(texts), length), np.int32), 0

@@ -237,7 +237,7 @@ def _ensembling_warning(texts: Sequence[str], packaged: PackagedLists | None) ->
     if len(texts) > 1:
         return ""
     advice = "--templates=80 takes it" if packaged is not None else f"install {PACKAGE}, which has it"
-    missing = f", of which this lacks {len(set(packaged.templates['80']) - set(texts))}" if packaged else ""
+    missing = f", {len(set(packaged.templates['80']) - set(texts))} of them not given here," if packaged else ""
     return (
         f"a single template, '{texts[0]}', and no ensemble: CLIP's list of 80{missing} raised its accuracy on ImageNet"
         f" by 3.5 points; {advice}"

@@ -43,7 +43,7 @@ SIGLIP_IMAGES = Preprocessing(
 
 
 class Similarity(NamedTuple):
-    """What a contrastive loss needs of a batch of images and of texts."""
+    """The features of a batch of images and of texts, and the scale and bias of their logits."""
 
     images: Float[Array, "n d"]  # float32, of length 1
     texts: Float[Array, "m d"]  # float32, of length 1

@@ -134,7 +134,7 @@ class MBConv(nnx.Module):
 
 
 class RelativeBias(nnx.Module):
-    """What each head adds to the scores of two positions of a window, by the difference of their rows and columns."""
+    """The biases that each head adds to the scores of two positions of a window, by their offset."""
 
     def __init__(self, window: int, heads: int, *, rngs: nnx.Rngs):
         self.relative_position_bias_table = parameter(rngs, normal(0.02), (heads, 2 * window - 1, 2 * window - 1))
@@ -276,7 +276,7 @@ class Stage(nnx.Module):
 
 
 class Stem(nnx.Module):
-    """Two 3x3 convolutions, the first of which halves the map."""
+    """Two 3x3 convolutions; the first one halves the map."""
 
     def __init__(self, features: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.conv1 = _conv(3, features, 3, stride=2, bias=True, dtype=dtype, rngs=rngs)

@@ -35,7 +35,7 @@ def require_evaluation_fit(
       evaluator: of the run; its later evaluations use the program.
       config: the configuration of the run.
       state: the state, which is on the devices.
-      training: memory of the training step, two batches of which wait on the devices meanwhile.
+      training: memory of the training step; two of its batches wait on the devices meanwhile.
       free: bytes on each device besides the state, the same in every process; None: not known, and the compiler alone
         may refuse.
       stage: returns a context that shows the name of a stage while smaller batches are compiled.

@@ -1,4 +1,4 @@
-"""Which configurations have training steps of equal cost, so that one of them stands for all.
+"""Keys of configurations: those with equal keys have training steps of equal cost, so that one stands for all.
 
 The learning rate is an argument of the compiled step, and other numbers are constants in it: changing them changes no
 operation, unless one of them is zero, which switches something off. Every key that is not named here counts as one

@@ -166,7 +166,7 @@ def _metadata(model: Model, license_id: str) -> dict[str, Any]:
 
 
 def _yaml(entries: Mapping[str, Any]) -> str:
-    """Return entries as YAML, of which JSON is a part."""
+    """Return entries as JSON, which is valid YAML too."""
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in entries.items())
 
 

@@ -99,7 +99,7 @@ class RunCost:
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """What a few steps and evaluations of one system took.
+    """The times and the memory of a few steps and evaluations of one system.
 
     Attributes:
       compilation_seconds: of the training step.
@@ -137,7 +137,7 @@ def estimate_cost(config: AnyConfig, say: Callable[[str], None] = lambda stage: 
         than is free, or the configuration describes a classifier on frozen features.
     """
     if isinstance(config, FrozenConfig):
-        raise UserError("a classifier on frozen features takes no training steps, of which a few could be measured")
+        raise UserError("a classifier on frozen features takes no training steps that could be measured")
     say(f"reading the data set {config.data.name}")
     devices.start()
     kept = _watch_compilation()

@@ -3,7 +3,7 @@
 | `--by=` | groups | source |
 |---|---|---|
 | a column, with `--table=FILE` | its values, such as the country of Dollar Street or GeoDE | the user's table |
-| `imagenet_x` | 16 factors, of which an image may have several | Idrissi et al. 2022, arXiv 2211.01866 |
+| `imagenet_x` | 16 factors; an image may have several | Idrissi et al. 2022, arXiv 2211.01866 |
 | `class_frequency` | classes with over 100, 20 to 100, under 20 training images | Liu et al. 2019, arXiv 1904.05160 |
 """
 

@@ -146,7 +146,7 @@ def summarize(wrong: Iterable[Bool[np.ndarray, "_ images"]]) -> Runs:
 
 @dataclasses.dataclass(frozen=True)
 class _SystemSummary:
-    """What `Runs` holds of one system, and on how many of its seeds each image is wrong."""
+    """The entries of `Runs` for one system, and on how many of its seeds each image is wrong."""
 
     wrong_seeds: UInt16[np.ndarray, " images"]
     seeds: int

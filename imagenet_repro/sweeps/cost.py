@@ -199,7 +199,7 @@ def _table(sweep: SweepConfig, planned_runs: Sequence[PlannedRun], costs: Mappin
 
 
 def _cells(sweep: SweepConfig, runs: Sequence[PlannedRun], cost: RunCost) -> list[str]:
-    # Coding all images, of which hand-made features measure a few, takes more memory than the steps of their SVMs.
+    # Coding all images takes more memory than the steps of SVMs on hand-made features, which are what is measured.
     bound = ">" if cost.step_memory is None else ""
     return [
         quantity(cost.images),

@@ -73,7 +73,7 @@ class LogReader:
         self._rows: list[dict[str, Any]] = []
 
     def rows(self, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
-        """Return all rows as `read_rows` does, of which only new ones are read from the file.
+        """Return all rows as `read_rows` does, but read only new ones from the file.
 
         Args:
           say: as for `read_rows`; a line is named when it is first read.

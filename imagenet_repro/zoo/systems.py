@@ -1,4 +1,4 @@
-"""What followed the challenge: the lowest published errors of the years from 2021 on, mostly of systems with texts.
+"""Systems that followed the challenge: the lowest published errors from 2021 on, mostly of systems with texts.
 
 Errors in `systems.csv` are top-1 error rates in percent on ImageNet's validation set. They cannot be compared with one
 another before the protocol is read: a zero-shot classifier has seen no label of ImageNet, and a fine-tuned one has

@@ -102,7 +102,7 @@ def test_templates_are_those_of_clip_of_a_file_or_one(tmp_path):
 
 
 def test_a_single_template_is_named_with_what_it_costs(tmp_path):
-    for packaged, advice in ((None, "install open-clip-torch"), (CLIPS, "of which this lacks 1")):
+    for packaged, advice in ((None, "install open-clip-torch"), (CLIPS, "1 of them not given here")):
         warning = choose_templates(write(tmp_path / "t.txt", class_texts.SINGLE), packaged).warning
         assert advice in warning
         assert "80" in warning

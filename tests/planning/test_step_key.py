@@ -1,4 +1,4 @@
-"""Tests of which configurations share a measurement: those whose lowered steps are one program but for constants."""
+"""Tests of configurations that share a measurement: their lowered steps are one program but for constants."""
 
 import dataclasses
 import re

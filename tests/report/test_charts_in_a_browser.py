@@ -76,7 +76,7 @@ READER = """
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """Return a page of systems of which two are of one family, with thumbnails."""
+    """Return a page of systems, two of them of one family, with thumbnails."""
     folder = tmp_path_factory.mktemp("browser")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(charts, "write", lambda *_: [])

@@ -140,7 +140,7 @@ def attend(
 ) -> Float[Array, "b n h d"]:
     """Return softmax(q k^T / sqrt(d) + bias) v of the first `tokens` of m rows, for each head; the others are padding.
 
-    With `causal`, row i of q meets rows 0 to i of k alone. A `bias` needs m rows, none of which are padding.
+    With `causal`, row i of q meets rows 0 to i of k alone. A `bias` needs m rows without padding.
     `implementation` is that of `jax.nn.dot_product_attention`: "xla" or "cudnn". float64 has a form of its own.
     """
     if q.dtype == jnp.float64:  # JAX's function takes the softmax in float32

@@ -28,7 +28,7 @@ OPTIMISTIC = "optimistic by, points"  # the heading of an estimate for errors on
 SIZES = ("parameters", "multiply-adds", "images seen", "training FLOPs", "training seconds")
 PUBLISHED = ("published top-1 %", "published top-5 %", "protocol; source")
 OPTIONS = "model.options."
-ALL_PAIRS = 24  # systems of which a page shows all pairs; of more it shows `telling_pairs`
+ALL_PAIRS = 24  # a page shows all pairs of up to this many systems, and `telling_pairs` of more
 TELLING = "systems next to each other in the order of errors, and the best system with each other one"
 COSTS = (
     "training seconds",

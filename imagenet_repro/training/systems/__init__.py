@@ -37,7 +37,7 @@ def create_system(config: AnyConfig, class_names: Sequence[str]) -> System:
 
     Args:
       config: the configuration of a run.
-      class_names: names of the data set's classes, of which two towers make prompts.
+      class_names: names of the data set's classes; two towers make prompts of them.
 
     Raises:
       UserError: the system cannot be built.

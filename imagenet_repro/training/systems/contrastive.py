@@ -82,7 +82,7 @@ class ContrastiveSystem(NetworkSystem):
         Args:
           config: the configuration of the run.
           num_classes: the number of classes of the data set.
-          class_names: their names, of which the prompts are made.
+          class_names: their names, which are in the prompts.
           weights: of both towers, in place of the random initial values; None: none.
           image_tower: a network with the weights that the image tower starts from, but for its head; None: none.
 
