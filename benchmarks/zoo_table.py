@@ -5,7 +5,8 @@
 Count each network from its shapes and write the counts to imagenet_repro/zoo/sizes.csv, which `main.py models` prints,
 and those of networks with two towers to imagenet_repro/zoo/two_towers.csv. Put the former beside the relative error
 ||ours - reference|| / ||reference|| of the logits for every golden in DIR (tests/goldens/README.md describes goldens).
-All networks take some minutes.
+All networks take some minutes. The section of networks with two towers keeps the distances that
+`benchmarks/two_towers.py` measured.
 """
 
 import argparse
@@ -18,8 +19,9 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from imagenet_repro import models  # noqa: E402  the path comes first
-from imagenet_repro.storage import provenance  # noqa: E402  the path comes first
+from benchmarks.two_towers import measured, section  # noqa: E402  the path comes first
+from imagenet_repro import models  # noqa: E402
+from imagenet_repro.storage import provenance  # noqa: E402
 from imagenet_repro.zoo import sizes, two_towers  # noqa: E402
 from imagenet_repro.zoo.published import network_facts  # noqa: E402
 from tests.models.test_goldens import relative_error  # noqa: E402
@@ -38,7 +40,9 @@ def main():
         writer.writeheader()
         writer.writerows(rows)
     two_towers.write()
-    Path(arguments.out).write_text(_table(rows), encoding="utf-8")
+    out = Path(arguments.out)
+    distances = measured(out.read_text(encoding="utf-8")) if out.exists() else {}
+    out.write_text(f"{_table(rows)}\n{section(distances)}", encoding="utf-8")
 
 
 def _arguments():
