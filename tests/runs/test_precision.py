@@ -49,9 +49,8 @@ def run(config, workdir, setting):
     return printed.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("setting", "computed"), [pytest.param("no", "float32", marks=pytest.mark.slow), ("yes", "bfloat16")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("setting", "computed"), [("no", "float32"), ("yes", "bfloat16")])
 def test_a_run_keeps_the_precision_that_it_began_with(setting, computed, config, tmp_path):
     printed = run(config, tmp_path, setting)
     assert f"6 classes, {computed}, " in printed

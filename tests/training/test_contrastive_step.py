@@ -42,13 +42,8 @@ def reference_loss(step, name):
 OTHERS = {"softmax": ("pmap", "shard_map"), "sigmoid": ("pmap", "shard_map", "fsdp")}  # the same step otherwise
 
 
-@pytest.mark.parametrize(
-    ("name", "modes"),
-    [
-        ("softmax", ("fsdp",)),
-        *(pytest.param(*others, marks=pytest.mark.slow) for others in OTHERS.items()),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "modes"), [("softmax", ("fsdp",)), *OTHERS.items()])
 def test_every_way_has_the_loss_and_the_step_of_the_whole_batch(name, modes):
     assert jax.device_count() == 8
     config = small_towers.config(
