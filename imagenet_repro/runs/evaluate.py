@@ -274,6 +274,13 @@ def with_divisible_batch(config: ConfigT) -> ConfigT:
     return replace_keys(config, {"data.eval_batch_size": str(config.batch_size - surplus + jax.device_count())})
 
 
+def require_images(data: Mapping[str, str], set_name: str, mappings: str) -> None:
+    """Raise `UserError` if neither a data set nor an evaluation set is named, or options do not go with the set."""
+    if "name" not in data and not set_name:
+        raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012, or --set=NAME")
+    evaluation_sets.check_options(set_name, data, mappings)
+
+
 def evaluate_weights(
     path: str,
     *,
@@ -313,9 +320,7 @@ def evaluate_weights(
       SaveError: predictions cannot be written.
     """
     data = data or {}
-    if "name" not in data and not set_name:
-        raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012, or --set=NAME")
-    evaluation_sets.check_options(set_name, data, mappings)
+    require_images(data, set_name, mappings)
     parts = _parse_protocols(protocol, settings, out)
     weights = pretrained.read(path)
     network = pretrained.select(weights, name, options, preprocess)

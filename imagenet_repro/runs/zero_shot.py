@@ -8,7 +8,6 @@ import jax
 from imagenet_repro import pretrained
 from imagenet_repro.config import Config, replace_keys
 from imagenet_repro.data.tokenizers import Tokenizer, check_fits, open_tokenizer
-from imagenet_repro.errors import UserError
 from imagenet_repro.inference import class_texts, evaluation_sets, protocols, zero_shot
 from imagenet_repro.inference.class_texts import ClassTexts, Templates
 from imagenet_repro.models import image_text
@@ -20,6 +19,7 @@ from imagenet_repro.runs.evaluate import (
     configure_evaluation,
     create_evaluators,
     output_paths,
+    require_images,
     require_writable,
     say_once,
     say_what_changed,
@@ -71,9 +71,7 @@ def evaluate_zero_shot(
         tokenizer does not fit the text tower.
       SaveError: predictions cannot be written.
     """
-    if "name" not in data and not set_name:
-        raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012, or --set=NAME")
-    evaluation_sets.check_options(set_name, data, mappings)
+    require_images(data, set_name, mappings)
     parts = protocols.parse(protocols.OWN_PROTOCOL, settings)
     weights = pretrained.read(path)
     selection = pretrained.select_image_text(weights, name, options, preprocess)
@@ -94,8 +92,7 @@ def evaluate_zero_shot(
     prompts = zero_shot.encode_prompts(encoder, names.texts, chosen_templates.texts, network.text.context)
     _say_prompts(names, chosen_templates, prompts)
     file = provenance.of_file(weights.path)
-    classifier = _classifier(network, prompts, file, selection)
-    system = NetworkSystem.of_network(config, len(names.classes), classifier)
+    system = NetworkSystem.of_network(config, len(names.classes), _classifier(network, prompts, file, selection))
     texts = _describe_texts(names, chosen_templates, prompts)
     texts["tokenizer"] = tokenizer or image_text.two_towers(selection.name).tokenizer
     results = score_by_protocols(
